@@ -1,0 +1,5 @@
+"""The one exception that a user's mistake becomes: the command line prints it as one line and exits with code 2."""
+
+
+class UserError(Exception):
+    """Something that the user can mend: a wrong argument, a missing file, a store that cannot be written."""

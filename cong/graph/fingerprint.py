@@ -1,0 +1,67 @@
+"""Identity of a value: a canonical JSON form and its SHA-256, the same in every process and on every machine.
+
+A value without a canonical form raises `TypeError`: a set, a path, an open file or an object of an unknown class would
+give a different identity somewhere else, or hide a change.
+
+    >>> canonical((1, 2.0, "a"))
+    [1, 2, 'a']
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """A value that states its own identity, such as a stage or a checkpoint directory."""
+
+    def identity(self) -> Any:
+        """Return the identity as JSON-compatible data."""
+        ...
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) of the canonical form of `value`."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(value: Any) -> Any:
+    """Return `value` as JSON-compatible data; raise `TypeError` where there is no canonical form."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return _number(value)
+    if isinstance(value, HasIdentity) and not isinstance(value, type):
+        return value.identity()
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if isinstance(value, dict):
+        return _mapping(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"class": type(value).__name__, **fields_of(value)}
+    raise TypeError(f"no canonical form for {value!r} of type {type(value).__module__}.{type(value).__qualname__}")
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the canonical form of every field of a dataclass instance, defaults included."""
+    return {field.name: canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
+def _number(value: int | float) -> int | float:
+    if isinstance(value, int):
+        return int(value)
+    if not math.isfinite(value):
+        raise TypeError(f"no canonical form for {value!r}")
+    # alpha=1 and alpha=1.0 are the same experiment.
+    return int(value) if value.is_integer() else float(value)
+
+
+def _mapping(value: dict) -> dict[str, Any]:
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"no canonical form for a mapping with the key {key!r}: keys must be strings")
+    return {key: canonical(item) for key, item in value.items()}

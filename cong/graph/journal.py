@@ -1,0 +1,90 @@
+"""Files through which a running stage speaks: live curves and progress.
+
+The stage's processes, on whatever node, only append to files in the stage's directory. Who wants to know (the terminal,
+`cong status`, the tracker) reads them. So a tracker that is away cannot disturb the work.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def append_metrics(path: Path, step: int, **metrics: float) -> None:
+    """Append one point, `{"step": 10, "time": ..., "loss": 1.2}`, as a line of JSON; one process writes a file."""
+    line = json.dumps({"step": step, "time": round(time.time(), 3), **metrics})
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def read_metrics(path: Path, *, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Return the points after byte `offset`, and the offset to go on from; a half-written last line is left for later."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    end = data.rfind(b"\n") + 1
+    return [json.loads(line) for line in data[:end].splitlines()], offset + end
+
+
+def truncate_metrics(path: Path, *, last_step: int) -> None:
+    """Drop the points after `last_step`: a training that continues from a checkpoint writes them again."""
+    points, _ = read_metrics(path)
+    kept = [json.dumps(point) + "\n" for point in points if point["step"] <= last_step]
+    if path.exists():
+        replace_text(path, "".join(kept))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stage is: `done` of `total` `unit`s, `started` at a Unix time."""
+
+    done: float
+    total: float
+    unit: str
+    started: float
+    updated: float
+    first: float
+    """What was done already when this process began: a resumed stage's speed counts from there."""
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the process began."""
+        return (self.done - self.first) / max(self.updated - self.started, 1e-6)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the end, None while nothing is known."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
+
+
+def write_progress(path: Path, *, done: float, total: float, unit: str) -> None:
+    """Replace the progress file. The first call after a start gives `done` as it was found."""
+    now = time.time()
+    before = read_progress(path)
+    continues = before is not None and before.unit == unit and before.total == total and before.done <= done
+    started, first = (before.started, before.first) if continues and before else (now, done)
+    text = json.dumps({"done": done, "total": total, "unit": unit, "started": started, "updated": now, "first": first})
+    replace_text(path, text)
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Return the progress, or None when none was written."""
+    try:
+        return Progress(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+

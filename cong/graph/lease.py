@@ -1,0 +1,139 @@
+"""A lease lets one process at a time work on a stage, among all processes on all nodes that share the store.
+
+The holder's heartbeat replaces the lease file every few seconds. A lease is dead when its holder's process is gone (seen
+at once on the same host) or when its heartbeat stood still for `EXPIRY` seconds of the observer's own clock, so clocks of
+different hosts need not agree. The short critical sections are guarded by a file lock, which the kernel frees with its
+process.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock
+
+from cong.graph.journal import replace_text
+
+HEARTBEAT = 5.0
+EXPIRY = 60.0
+_LEASE = ".lease.json"
+
+
+class LeaseLost(RuntimeError):
+    """Another process took this lease over: what this one made must not be published."""
+
+
+class Lease:
+    """A held lease. `check()` raises `LeaseLost` when it is no longer ours."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / _LEASE
+        self._guard = FileLock(str(directory / ".lease.lock"))
+        self._token = uuid.uuid4().hex
+        self._beat = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="lease heartbeat")
+
+    def check(self) -> None:
+        """Raise `LeaseLost` unless this lease is still ours."""
+        if (_read(self._path) or {}).get("token") != self._token:
+            raise LeaseLost(f"the lease {self._path} was taken over")
+
+    def _try_take(self, dead_token: str | None) -> bool:
+        with self._guard:
+            current = _read(self._path)
+            if current is not None and current["token"] != dead_token and not _holder_is_gone(current):
+                return False
+            self._write()
+            return True
+
+    def _write(self) -> None:
+        self._beat += 1
+        holder = {"token": self._token, "beat": self._beat, **_this_process()}
+        replace_text(self._path, json.dumps(holder))
+
+    def _keep(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            with self._guard:
+                if (_read(self._path) or {}).get("token") != self._token:
+                    return
+                self._write()
+
+    def _release(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._guard:
+            if (_read(self._path) or {}).get("token") == self._token:
+                self._path.unlink()
+
+
+@contextmanager
+def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) -> Iterator[Lease | None]:
+    """Hold the lease of a directory, waiting for it as long as needed.
+
+    `while_waiting` is asked about once a second; when it answers True (the other process has finished the stage), the
+    wait ends with None.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lease = Lease(directory)
+    if not _wait(lease, while_waiting):
+        yield None
+        return
+    lease._thread.start()
+    try:
+        yield lease
+    finally:
+        lease._release()
+
+
+def holder(directory: Path) -> dict[str, Any] | None:
+    """Return who holds the lease of a directory, or None when nobody does; a dead holder on this host is nobody."""
+    current = _read(directory / _LEASE)
+    return None if current is None or _holder_is_gone(current) else current
+
+
+def _wait(lease: Lease, while_waiting: Callable[[], bool]) -> bool:
+    seen: tuple[str, int] | None = None
+    since = time.monotonic()
+    while True:
+        current = _read(lease._path)
+        heartbeat = (current["token"], current["beat"]) if current else None
+        if heartbeat != seen:
+            seen, since = heartbeat, time.monotonic()
+        expired = seen is not None and time.monotonic() - since > EXPIRY
+        if lease._try_take(seen[0] if seen and expired else None):
+            return True
+        if while_waiting():
+            return False
+        time.sleep(0.5)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+
+
+def _holder_is_gone(current: dict[str, Any]) -> bool:
+    if current["host"] != socket.gethostname():
+        return False
+    try:
+        # A process id is used again after a while; the time of birth tells the two apart.
+        process = psutil.Process(current["pid"])
+        return abs(process.create_time() - current["born"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,108 @@
+"""How a run is executed: devices, actors, workers. Nothing here enters the identity of a stage.
+
+Profiles are TOML files of these fields (`cluster/profiles/NAME.toml`); `load_profile("laptop")` reads one.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cong.errors import UserError
+
+PROFILES = Path(__file__).resolve().parents[2] / "cluster" / "profiles"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What a running stage occupies, in Ray's logical units."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def fits(self, free: "Demand") -> bool:
+        """Tell whether this demand can start while `free` is unoccupied."""
+        return self.cpus <= free.cpus + 1e-9 and self.gpus <= free.gpus + 1e-9
+
+    def __str__(self) -> str:
+        gpus = f" {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.cpus:g} CPU{gpus}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Settings of an execution. `name` is the profile's."""
+
+    name: str
+    ray: bool = True
+    """Run stages as Ray tasks; without it they run one after the other in the calling process."""
+    address: str | None = None
+    """Address of a Ray cluster; None starts Ray on this machine."""
+    cpus: int | None = None
+    """Logical CPUs of a Ray started on this machine; None takes what the machine has."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: int = 1
+    """Torch threads per process on a CPU."""
+    backend: Literal["slots", "transformers"] = "slots"
+    actors: int = 1
+    """Ray Data actors per generating stage; 0 generates in the stage's own process."""
+    slots: int = 64
+    """Rows that one actor decodes at a time."""
+    train_workers: int = 1
+    deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] = "none"
+    micro_batch: int = 16
+    checkpoint_seconds: float = 600.0
+    """Training writes a checkpoint when this much time has passed since the last one."""
+
+    def __post_init__(self) -> None:
+        at_least = {"threads": 1, "actors": 0, "slots": 1, "train_workers": 1, "micro_batch": 1}
+        for name, lowest in at_least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} = {getattr(self, name)} is below {lowest}")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        choices = {
+            "device": ("cpu", "cuda"),
+            "dtype": ("float32", "bfloat16"),
+            "backend": ("slots", "transformers"),
+            "deepspeed": ("none", "zero2", "zero3", "zero3-offload"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+
+    @property
+    def gpus_per_process(self) -> float:
+        """GPUs that one actor or one training worker holds."""
+        return 1.0 if self.device == "cuda" else 0.0
+
+    @property
+    def distributed_training(self) -> bool:
+        """Whether training needs Ray Train workers; one plain worker trains in the stage's own process."""
+        return self.train_workers > 1 or self.deepspeed != "none"
+
+    def generation_demand(self) -> Demand:
+        """Demand of a stage that decodes."""
+        processes = max(self.actors, 1)
+        return Demand(cpus=processes * self.threads, gpus=processes * self.gpus_per_process)
+
+    def training_demand(self) -> Demand:
+        """Demand of a stage that trains."""
+        return Demand(cpus=self.train_workers * self.threads, gpus=self.train_workers * self.gpus_per_process)
+
+
+def load_profile(name: str, **overrides) -> Resources:
+    """Read the profile `name`, or the TOML file that it names; raise `UserError` when there is none or it is wrong."""
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml"))) or "none"
+        raise UserError(f"unknown profile {name!r}: known are {known}, or give the path of a .toml file")
+    try:
+        settings = tomllib.loads(path.read_text())
+        return Resources(**{"name": path.stem, **settings, **overrides})
+    except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
+        allowed = ", ".join(field.name for field in dataclasses.fields(Resources))
+        raise UserError(f"profile {path.name}: {error}; the settings of a profile are {allowed}") from error

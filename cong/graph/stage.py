@@ -1,0 +1,146 @@
+"""A stage is a value: a frozen dataclass whose fields are its whole identity, other stages among them.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Double(Stage):
+        source: Stage
+        factor: float = 2.0
+
+        def run(self, ctx):
+            number = float((ctx.path(self.source) / "number.txt").read_text())
+            (ctx.out / "number.txt").write_text(str(self.factor * number))
+
+Building one imports nothing heavy and reads nothing; `run` does the work and writes into `ctx.out`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cong.graph import fingerprint as fp
+from cong.graph.journal import append_metrics, write_progress
+from cong.graph.resources import Demand, Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a running stage is given."""
+
+    out: Path
+    """The stage's own directory, on storage that every node sees. It survives a kill: leave there what a rerun needs."""
+    resources: Resources
+    locate: Callable[["Stage"], Path]
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def path(self, stage: "Stage") -> Path:
+        """Return the directory of a finished input."""
+        return self.locate(stage)
+
+    @property
+    def metrics_path(self) -> Path:
+        """File of the live curves: hand it to workers, which call `append_metrics` on it."""
+        return self.out / "metrics.jsonl"
+
+    @property
+    def progress_path(self) -> Path:
+        """File of the progress: hand it to workers, which call `write_progress` on it."""
+        return self.out / "progress.json"
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Append one point to the live curves."""
+        append_metrics(self.metrics_path, step, **metrics)
+
+    def progress(self, *, done: float, total: float, unit: str) -> None:
+        """Say how much of the work is done."""
+        write_progress(self.progress_path, done=done, total=total, unit=unit)
+
+    def summary(self, **values: Any) -> None:
+        """Set results that go into the record and into the tracker."""
+        self.results.update(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Base of all stages. Subclasses add fields and `run`; `VERSION` is raised when the same fields mean new output."""
+
+    VERSION: ClassVar[int] = 1
+
+    def run(self, ctx: Context) -> None:
+        """Compute the stage and write its output into `ctx.out`."""
+        raise NotImplementedError
+
+    def label(self) -> str:
+        """Return what distinguishes this stage for a reader, such as `alpha=0.3`; it is part of the directory's name."""
+        return ""
+
+    def check(self) -> None:
+        """Look at what lies outside of the graph (files, checkpoints) before anything runs; raise `UserError`."""
+
+    def demand(self, resources: Resources) -> Demand:
+        """Return what the stage occupies while it runs."""
+        return Demand(cpus=1)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the stage's class."""
+        return type(self).__name__
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return 64 hexadecimal digits over name, version, every field and the fingerprints of the inputs."""
+        return fp.fingerprint({"stage": self.name, "version": self.VERSION, "fields": fp.fields_of(self)})
+
+    def identity(self) -> Any:
+        """Return what stands for this stage inside another's identity."""
+        return {"stage": self.name, "fingerprint": self.fingerprint}
+
+    @property
+    def slug(self) -> str:
+        """Return the directory's name: `{label}-{first 8 digits of the fingerprint}`."""
+        return "-".join(filter(None, [_safe(self.label()), self.fingerprint[:8]]))
+
+    @property
+    def title(self) -> str:
+        """Return name and label for a reader: `ContrastiveGenerate(alpha=0.3)`."""
+        return f"{self.name}({self.label()})" if self.label() else self.name
+
+    @cached_property
+    def inputs(self) -> tuple["Stage", ...]:
+        """Return the stages that this one reads, in the order of the fields, each once."""
+        found = (stage for item in dataclasses.fields(self) for stage in stages_in(getattr(self, item.name)))
+        return tuple(dict.fromkeys(found))
+
+
+def stages_in(value: Any) -> Iterator[Stage]:
+    """Yield the stages inside `value`: itself, or those in its items or fields."""
+    if isinstance(value, Stage):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from stages_in(item)
+    elif isinstance(value, dict):
+        yield from stages_in(list(value.values()))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from stages_in([getattr(value, item.name) for item in dataclasses.fields(value)])
+
+
+def topological(targets: list[Stage]) -> list[Stage]:
+    """Return the targets and all their inputs, each fingerprint once, inputs first."""
+    order: dict[str, Stage] = {}
+    stack = [(stage, False) for stage in reversed(targets)]
+    while stack:
+        stage, inputs_done = stack.pop()
+        if stage.fingerprint in order:
+            continue
+        if inputs_done:
+            order[stage.fingerprint] = stage
+        else:
+            stack.append((stage, True))
+            stack.extend((item, False) for item in reversed(stage.inputs))
+    return list(order.values())
+
+
+def _safe(label: str) -> str:
+    return "".join(character if character.isalnum() or character in "=._,+-" else "_" for character in label)

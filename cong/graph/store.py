@@ -1,0 +1,118 @@
+"""The store: one directory per stage, complete when `_SUCCESS` is there and agrees with what it describes.
+
+    {root}/{StageName}/{label}-{fp8}/
+        ...            the outputs
+        record.json    configuration, inputs, commit, versions, seconds, metrics
+        _SUCCESS       size, time and SHA-256 of every file; written last, by atomic rename
+
+A directory without a valid `_SUCCESS` is unfinished work: its stage continues there. One whose files do not agree with
+`_SUCCESS` is moved to `{root}/.discarded` and its stage is made anew.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cong.errors import UserError
+from cong.graph.journal import replace_text
+from cong.graph.stage import Stage
+
+SUCCESS = "_SUCCESS"
+RECORD = "record.json"
+_PRIVATE = "."  # Files whose names begin so (leases, temporary files) are not output.
+
+
+class Store:
+    """Finished stages under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the root and show that it can be written; raise `UserError` when it cannot."""
+        probe = self.root / f".write-test-{os.getpid()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"the store {self.root} cannot be written: {error.strerror}") from error
+
+    def directory(self, stage: Stage) -> Path:
+        """Return the directory of a stage, whether or not it exists."""
+        return self.root / stage.name / stage.slug
+
+    def is_complete(self, stage: Stage) -> bool:
+        """Tell whether the stage's outputs are there, are whole and belong to this very fingerprint."""
+        return self.fault(stage) is None
+
+    def fault(self, stage: Stage) -> str | None:
+        """Return why the stage cannot be used, or None when it can."""
+        directory = self.directory(stage)
+        try:
+            manifest = json.loads((directory / SUCCESS).read_text())
+        except FileNotFoundError:
+            return "not finished"
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return f"{SUCCESS} cannot be read"
+        if manifest.get("fingerprint") != stage.fingerprint:
+            return f"{SUCCESS} is of another fingerprint"
+        return next(_faults(directory, manifest["files"]), None)
+
+    def record(self, stage: Stage) -> dict[str, Any]:
+        """Return the record of a finished stage."""
+        return json.loads((self.directory(stage) / RECORD).read_text())
+
+    def publish(self, stage: Stage, record: dict[str, Any]) -> None:
+        """Write the record, then `_SUCCESS`: from here on the stage is complete."""
+        directory = self.directory(stage)
+        replace_text(directory / RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
+        files = {str(path.relative_to(directory)): _seal(path) for path in _outputs(directory)}
+        manifest = {"fingerprint": stage.fingerprint, "stage": stage.name, "files": files}
+        replace_text(directory / SUCCESS, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+    def discard(self, stage: Stage) -> Path:
+        """Move the stage's directory out of the way and return where it is now; nothing is deleted."""
+        directory = self.directory(stage)
+        target = self.root / ".discarded" / f"{stage.name}-{directory.name}-{time.time_ns()}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(directory, target)
+        return target
+
+    def free_bytes(self) -> int:
+        """Return the free space on the store's disk."""
+        return shutil.disk_usage(self.root).free
+
+
+def _outputs(directory: Path) -> list[Path]:
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != SUCCESS)
+    return sorted(path for path in paths if not any(p.startswith(_PRIVATE) for p in path.relative_to(directory).parts))
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _sha256(path)}
+
+
+def _faults(directory: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
+    for name, seal in files.items():
+        try:
+            status = (directory / name).stat()
+        except FileNotFoundError:
+            yield f"{name} is missing"
+            continue
+        if status.st_size != seal["size"]:
+            yield f"{name} has {status.st_size} bytes instead of {seal['size']}"
+        # As git's index does: a file of the same size and time is taken as unchanged, any other is read.
+        elif status.st_mtime_ns != seal["mtime_ns"] and _sha256(directory / name) != seal["sha256"]:
+            yield f"{name} was changed after the stage had finished"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
