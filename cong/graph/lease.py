@@ -50,14 +50,14 @@ class Lease:
     def _try_take(self, dead_token: str | None) -> bool:
         with self._guard:
             current = _read(self._path)
-            if current is not None and current["token"] != dead_token and not _holder_is_gone(current):
+            if current is not None and current["token"] != dead_token and not is_gone(current):
                 return False
             self._write()
             return True
 
     def _write(self) -> None:
         self._beat += 1
-        holder = {"token": self._token, "beat": self._beat, **_this_process()}
+        holder = {"token": self._token, "beat": self._beat, **this_process()}
         replace_text(self._path, json.dumps(holder))
 
     def _keep(self) -> None:
@@ -98,7 +98,7 @@ def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) 
 def holder(directory: Path) -> dict[str, Any] | None:
     """Return who holds the lease of a directory, or None when nobody does; a dead holder on this host is nobody."""
     current = _read(directory / _LEASE)
-    return None if current is None or _holder_is_gone(current) else current
+    return None if current is None or is_gone(current) else current
 
 
 def _wait(lease: Lease, while_waiting: Callable[[], bool]) -> bool:
@@ -124,11 +124,13 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """Return what tells this process from every other: host, id and time of birth."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
 
 
-def _holder_is_gone(current: dict[str, Any]) -> bool:
+def is_gone(current: dict[str, Any]) -> bool:
+    """Tell whether a process, as `this_process` describes it, is known to have ended; of another host nothing is known."""
     if current["host"] != socket.gethostname():
         return False
     try:

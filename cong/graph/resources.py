@@ -20,6 +20,8 @@ class Demand:
 
     cpus: float = 1.0
     gpus: float = 0.0
+    in_children: bool = False
+    """Whether actors or workers that the stage starts hold this, and not the stage's own process."""
 
     def fits(self, free: "Demand") -> bool:
         """Tell whether this demand can start while `free` is unoccupied."""
@@ -84,14 +86,21 @@ class Resources:
         """Whether training needs Ray Train workers; one plain worker trains in the stage's own process."""
         return self.train_workers > 1 or self.deepspeed != "none"
 
+    @property
+    def uses_actors(self) -> bool:
+        """Whether rows are decoded by Ray Data actors; otherwise in the stage's own process."""
+        return self.ray and self.actors > 0
+
     def generation_demand(self) -> Demand:
         """Demand of a stage that decodes."""
         processes = max(self.actors, 1)
-        return Demand(cpus=processes * self.threads, gpus=processes * self.gpus_per_process)
+        cpus, gpus = processes * self.threads, processes * self.gpus_per_process
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.uses_actors)
 
     def training_demand(self) -> Demand:
         """Demand of a stage that trains."""
-        return Demand(cpus=self.train_workers * self.threads, gpus=self.train_workers * self.gpus_per_process)
+        cpus, gpus = self.train_workers * self.threads, self.train_workers * self.gpus_per_process
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training)
 
 
 def load_profile(name: str, **overrides) -> Resources:

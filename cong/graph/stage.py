@@ -72,7 +72,10 @@ class Stage:
         raise NotImplementedError
 
     def label(self) -> str:
-        """Return what distinguishes this stage for a reader, such as `alpha=0.3`; it is part of the directory's name."""
+        """Return what distinguishes this stage for a reader, such as `alpha=0.3`.
+
+        It is part of the directory's name, so it may depend on nothing but the identity.
+        """
         return ""
 
     def check(self) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,6 @@ class Store:
         files = {str(path.relative_to(directory)): _seal(path) for path in _outputs(directory)}
         manifest = {"fingerprint": stage.fingerprint, "stage": stage.name, "files": files}
         replace_text(directory / SUCCESS, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-
-    def discard(self, stage: Stage) -> Path:
-        """Move the stage's directory out of the way and return where it is now; nothing is deleted."""
-        directory = self.directory(stage)
-        target = self.root / ".discarded" / f"{stage.name}-{directory.name}-{time.time_ns()}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(directory, target)
-        return target
 
     def free_bytes(self) -> int:
         """Return the free space on the store's disk."""

@@ -1,0 +1,14 @@
+"""Training: supervised fine-tuning (Eq. 11) and direct preference optimization (Eq. 5 and 12) as stages.
+
+    student = SFT(model=strong, data=responses, learning_rate=1e-5, epochs=2)
+    aligned = DPO(model=student, data=pairs, beta=0.5, learning_rate=6e-7)
+
+What is learned is a function of the stages' fields alone. Workers, DeepSpeed and micro-batch come from the profile and
+change neither the rows of an optimizer step nor their order.
+"""
+
+from cong.training.dpo import DPO
+from cong.training.reference import ReferenceLogprobs
+from cong.training.sft import SFT
+
+__all__ = ["DPO", "SFT", "ReferenceLogprobs"]

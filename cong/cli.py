@@ -1,0 +1,158 @@
+"""The command `cong`: plan, run, report, status, decode, doctor. A user's mistake is one line and exit code 2."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cong.errors import UserError
+
+# What typer raises for an unknown flag or a missing argument has no public name of its own.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="cong",
+    help="Contrastive Weak-to-Strong Generalization as experiments.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
+ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU) or paper.")]
+Profile = Annotated[str, typer.Option("--profile", help="Name in cluster/profiles, or a .toml file.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
+StoreDir = Annotated[Path, typer.Option("--store", help="Directory of finished stages.")]
+Force = Annotated[list[str] | None, typer.Option("--force", help="Stage to make anew: its name, or part of its id.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default is that of the profile.")]
+
+
+@app.command()
+def plan(
+    experiment: ExperimentFile,
+    scale: ScaleName = "tiny",
+    profile: Profile = "laptop",
+    settings: Settings = None,
+    store: StoreDir = Path("runs"),
+    force: Force = None,
+) -> None:
+    """Print what a run would compute, as a tree, without starting anything."""
+    from cong.planview import show
+
+    show(_prepare(experiment, scale, profile, settings, store, force))
+
+
+@app.command()
+def run(
+    experiment: ExperimentFile,
+    scale: ScaleName = "tiny",
+    profile: Profile = "laptop",
+    settings: Settings = None,
+    store: StoreDir = Path("runs"),
+    force: Force = None,
+    address: Address = None,
+) -> None:
+    """Compute the stages that are not in the store, and write the report. Run it again to resume."""
+    from cong import launch
+    from cong.graph.runner import StageFailed
+
+    job = _prepare(experiment, scale, profile, settings, store, force, address=address)
+    try:
+        page = launch.run(job)
+    except StageFailed as error:
+        typer.echo(f"error: {len(error.failures)} stage(s) failed: {error}", err=True)
+        typer.echo("What was finished is kept; run the same command again to go on.", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"report:  {page}")
+    typer.echo(f"mlflow:  {_mlflow_command(job.store)}")
+
+
+@app.command()
+def report(
+    experiment: ExperimentFile,
+    scale: ScaleName = "tiny",
+    settings: Settings = None,
+    store: StoreDir = Path("runs"),
+) -> None:
+    """Write the report again from what is in the store."""
+    from cong import launch
+
+    written = launch.report(_prepare(experiment, scale, "laptop", settings, store, None))
+    typer.echo(f"report:  {written.page}")
+
+
+@app.command()
+def status(store: StoreDir = Path("runs")) -> None:
+    """List the stages of a store: finished, running with progress, or left unfinished."""
+    from cong.planview import show_status
+
+    show_status(store)
+
+
+@app.command()
+def doctor(
+    profile: Profile = "laptop",
+    store: StoreDir = Path("runs"),
+) -> None:
+    """Check Python, packages, devices, Ray, disk, store, tracking and the model hub, and say what to do."""
+    from cong.doctor import examine
+    from cong.graph.resources import load_profile
+    from cong.graph.store import Store
+
+    if not examine(load_profile(profile), Store(store)):
+        raise typer.Exit(1)
+
+
+def _prepare(
+    experiment: Path,
+    scale: str,
+    profile: str,
+    settings: list[str] | None,
+    store: Path,
+    force: list[str] | None,
+    **overrides: Any,
+) -> Any:
+    from cong import launch
+    from cong.graph.resources import load_profile
+    from cong.graph.store import Store
+
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    return launch.prepare(
+        experiment,
+        scale=scale,
+        assignments=settings or [],
+        resources=load_profile(profile, **chosen),
+        store=Store(store.resolve()),
+        force=tuple(force or ()),
+    )
+
+
+def _mlflow_command(store: Any) -> str:
+    from cong.tracking import tracking_uri
+
+    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri(store)}"
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    # Nobody is asked for anything by the libraries below, and nothing is sent to anyone.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    try:
+        sys.exit(app(standalone_mode=False))
+    except _USAGE_ERROR as error:
+        typer.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2)
+    except (UserError, PermissionError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

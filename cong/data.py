@@ -1,0 +1,82 @@
+"""Rows: Parquet files in which every row carries its `prompt_id`. Joins go by it, never by position.
+
+Prompts have the columns `prompt_id` and `prompt`; responses add `sample`, `response` and what decoding knows of them.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cong.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPTS = "prompts.parquet"
+RESPONSES = "responses.parquet"
+PAIRS = "pairs.parquet"
+SCORES = "scores.parquet"
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path, *, columns: Sequence[str] | None = None) -> list[Row]:
+    """Return the rows of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    # One file, not a dataset: a directory named `alpha=0.3-...` would otherwise be read as a partition column.
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=list(columns) if columns else None).to_pylist()
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows to a Parquet file that appears whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(pa.Table.from_pylist(list(rows)), temporary, compression="zstd")
+    os.replace(temporary, path)
+
+
+def by_prompt(rows: Iterable[Row]) -> dict[str, Row]:
+    """Index rows that hold each prompt once; raise `ValueError` on a prompt that comes twice."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row["prompt_id"] in found:
+            raise ValueError(f"prompt_id {row['prompt_id']!r} comes twice where one row per prompt is expected")
+        found[row["prompt_id"]] = row
+    return found
+
+
+def check_prompts(rows: Sequence[Row], *, source: str) -> None:
+    """Raise `UserError` unless there are prompts, all with text and with ids of their own."""
+    if not rows:
+        raise UserError(f"{source} holds no prompts")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+            raise UserError(f"{source}: row {number} has no text in 'prompt'")
+        if not isinstance(row.get("prompt_id"), str) or not row["prompt_id"]:
+            raise UserError(f"{source}: row {number} has no 'prompt_id'")
+    repeated = [name for name, count in Counter(row["prompt_id"] for row in rows).items() if count > 1]
+    if repeated:
+        raise UserError(f"{source}: prompt_id {repeated[0]!r} is not unique ({len(repeated)} ids are repeated)")
+
+
+def row_seed(*, seed: int, prompt_id: str, sample: int = 0) -> int:
+    """Return a row's own seed in [0, 2**63): its text then depends on no batch size, actor or restart."""
+    digest = hashlib.blake2b(f"{seed}/{prompt_id}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def chat_prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> tuple[int, ...]:
+    """Return the tokens of the chat prompt for one user turn, up to where the assistant begins.
+
+    The template writes its special tokens itself; tokenizing its text a second time would add another BOS.
+    """
+    messages = [{"role": "user", "content": prompt}]
+    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return tuple(encoded["input_ids"])  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -1,0 +1,23 @@
+"""Contrastive decoding: pure torch and transformers, usable without the rest of the library.
+
+    post, pre = (load_model(path, dtype="bfloat16", device="cuda") for path in (post_path, pre_path))
+    engine = SlotEngine(post=post, pre=pre, tokenizer=tokenizer, decoding=Decoding(max_new_tokens=512))
+    for completion in engine.decode([Request(row_id="p0", prompt_token_ids=ids, alpha=0.5)]):
+        print(tokenizer.decode(completion.token_ids), completion.logprob_post - completion.logprob_pre)
+"""
+
+from cong.decoding.models import check_pair, load_model
+from cong.decoding.score import contrastive_scores, log_probs
+from cong.decoding.slots import SlotEngine
+from cong.decoding.types import Completion, Decoding, Request
+
+__all__ = [
+    "Completion",
+    "Decoding",
+    "Request",
+    "SlotEngine",
+    "check_pair",
+    "contrastive_scores",
+    "load_model",
+    "log_probs",
+]

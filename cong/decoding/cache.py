@@ -1,0 +1,131 @@
+"""A key-value cache of fixed rows ("slots") for unmodified Hugging Face backbones.
+
+Every slot holds one sequence from position 0 on. A prefill writes whole prompts into given slots; a decoding step
+writes one token per row at that row's own position and shows the backbone only the columns in use. Stale columns
+behind a row's length are never read: the attention mask ends at the length.
+
+    cache = SlotCache(layers=24, slots=64, capacity=512)
+    cache.begin_prefill(slots_P)                              # then a forward pass over P prompts
+    cache.begin_step(rows=64, position_B=lengths, used=300)   # then a forward pass over one token per row
+"""
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer, shape (slots, heads, capacity, head_dim), allocated when the first keys arrive."""
+
+    def __init__(self, *, slots: int, capacity: int) -> None:
+        super().__init__()
+        self.slots, self.capacity = slots, capacity
+        self.target_P: Tensor | None = None
+        self.rows_B: Tensor | None = None
+        self.position_B: Tensor | None = None
+        self.used = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys = self._allocate(key_states, self.capacity)
+        self.values = self._allocate(value_states, self.capacity)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        if self.target_P is not None:
+            length = key_states.shape[2]
+            self.keys[:, :, :length].index_copy_(0, self.target_P, key_states)
+            self.values[:, :, :length].index_copy_(0, self.target_P, value_states)
+            return key_states, value_states
+        assert self.rows_B is not None and self.position_B is not None
+        rows = len(self.rows_B)
+        self.keys[self.rows_B, :, self.position_B] = key_states[:, :, 0]
+        self.values[self.rows_B, :, self.position_B] = value_states[:, :, 0]
+        return self.keys[:rows, :, : self.used], self.values[:rows, :, : self.used]
+
+    def copy_rows(self, source_P: Tensor, target_P: Tensor, *, length: int) -> None:
+        if self.keys is None or self.values is None:
+            return
+        for states in (self.keys, self.values):
+            part = states[:, :, :length]
+            part.index_copy_(0, target_P, part.index_select(0, source_P))
+
+    def grow(self, capacity: int) -> None:
+        self.capacity = capacity
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self._enlarged(self.keys), self._enlarged(self.values)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Zero: only a prefill, which starts at position 0, asks; a decoding step brings positions and masks."""
+        return 0
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+    def _allocate(self, like: Tensor, capacity: int) -> Tensor:
+        # Zeros, not garbage: 0 times a masked NaN would be NaN.
+        return like.new_zeros(self.slots, like.shape[1], capacity, like.shape[3])
+
+    def _enlarged(self, states: Tensor) -> Tensor:
+        larger = self._allocate(states, self.capacity)
+        larger[:, :, : states.shape[2]] = states
+        return larger
+
+
+class SlotCache(Cache):
+    """All layers of one model; see the module's docstring."""
+
+    def __init__(self, *, layers: int, slots: int, capacity: int) -> None:
+        self.slot_layers = [SlotLayer(slots=slots, capacity=capacity) for _ in range(layers)]
+        self.capacity = capacity
+        super().__init__(layers=list(self.slot_layers))
+
+    def begin_prefill(self, target_P: Tensor) -> None:
+        """The next forward pass writes P prompts into the slots `target_P`."""
+        for layer in self.slot_layers:
+            layer.target_P = target_P
+
+    def begin_step(self, *, rows_B: Tensor, position_B: Tensor, used: int) -> None:
+        """The next forward pass writes one token per row `rows_B` (0..B-1) and reads the first `used` columns."""
+        for layer in self.slot_layers:
+            layer.target_P, layer.rows_B, layer.position_B, layer.used = None, rows_B, position_B, used
+
+    def copy_rows(self, source_P: Tensor, target_P: Tensor, *, length: int) -> None:
+        """Copy the first `length` columns of slots to other slots."""
+        for layer in self.slot_layers:
+            layer.copy_rows(source_P, target_P, length=length)
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for sequences of `capacity` tokens, at least doubling so that growing stays rare."""
+        if capacity > self.capacity:
+            self.capacity = max(capacity, 2 * self.capacity)
+            for layer in self.slot_layers:
+                layer.grow(self.capacity)
+
+
+def attention_masks(config, *, length_B: Tensor, used: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """Additive masks, shape (B, 1, 1, used), for one query per row that sits at position `length_B` of its row.
+
+    Returned in the form the backbone takes ready-made masks in: a dictionary by layer type when it mixes them.
+    """
+    column_1T = torch.arange(used, device=length_B.device).unsqueeze(0)
+    distance_BT = length_B.unsqueeze(1) - column_1T
+    full_BT = distance_BT < 0
+    window = getattr(config, "sliding_window", None)
+    types = set(getattr(config, "layer_types", None) or ())
+    if window is None or types == {"full_attention"}:
+        return _additive(full_BT, dtype)
+    sliding_BT = full_BT | (distance_BT >= window)
+    if types:
+        return {"full_attention": _additive(full_BT, dtype), "sliding_attention": _additive(sliding_BT, dtype)}
+    return _additive(sliding_BT, dtype)
+
+
+def _additive(hidden_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    zeros_BT = torch.zeros(hidden_BT.shape, dtype=dtype, device=hidden_BT.device)
+    return zeros_BT.masked_fill_(hidden_BT, torch.finfo(dtype).min)[:, None, None, :]

@@ -1,0 +1,92 @@
+"""Loading a model for decoding, and the checks that a model or a pair can be decoded at all.
+
+    post = load_model(path, dtype="bfloat16", device="cuda")
+    check_pair(post_tokenizer=t_post, pre_tokenizer=t_pre, post_config=post.config, pre_config=pre.config)
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def load_model(path: str | Path, *, dtype: str | torch.dtype, device: str | torch.device) -> PreTrainedModel:
+    """A causal language model in evaluation mode, its weights frozen, on the device."""
+    config = AutoConfig.from_pretrained(path)
+    # SDPA has no soft cap on the attention scores; the models that need one (Gemma 2) get the exact eager path.
+    needs_eager = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, attn_implementation="eager" if needs_eager else "sdpa"
+    )
+    return model.to(device).eval().requires_grad_(False)
+
+
+def check_pair(
+    *,
+    post_tokenizer: PreTrainedTokenizerBase,
+    pre_tokenizer: PreTrainedTokenizerBase,
+    post_config: PreTrainedConfig,
+    pre_config: PreTrainedConfig,
+) -> None:
+    """Refuse two models whose token ids mean different things; vocabularies padded to different sizes are fine."""
+    shared = common_vocab_size(post_config, pre_config)
+    post, pre = _tokens_by_id(post_tokenizer, shared), _tokens_by_id(pre_tokenizer, shared)
+    for token_id in sorted(post.keys() | pre.keys()):
+        if post.get(token_id) != pre.get(token_id):
+            raise ValueError(
+                f"the pair does not share a vocabulary: token id {token_id} is {post.get(token_id)!r} in the "
+                f"post-alignment tokenizer and {pre.get(token_id)!r} in the pre-alignment tokenizer"
+            )
+
+
+def common_vocab_size(*configs: PreTrainedConfig) -> int:
+    """Number of token ids that every model has a logit for."""
+    return min(config.get_text_config().vocab_size for config in configs)
+
+
+def common_max_context(*configs: PreTrainedConfig) -> int:
+    """Number of positions that every model was built for."""
+    return min(config.get_text_config().max_position_embeddings for config in configs)
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+    """Ids that end a response: those of the model's generation config and the tokenizer's end-of-sequence token."""
+    ids = model.generation_config.eos_token_id if model.generation_config is not None else model.config.eos_token_id
+    found = set(ids) if isinstance(ids, list | tuple) else {ids}
+    found.add(tokenizer.eos_token_id if tokenizer is not None else None)
+    return frozenset(token_id for token_id in found if token_id is not None)
+
+
+def check_decodable(model: PreTrainedModel, *, max_context: int) -> None:
+    """Refuse a model that the slot engine would decode wrongly."""
+    config = model.config.get_text_config()
+    name = type(model).__name__
+    if config.is_encoder_decoder:
+        raise ValueError(f"{name} is an encoder-decoder model; only decoder-only models can be decoded in slots")
+    unknown = set(getattr(config, "layer_types", None) or ()) - SUPPORTED_LAYERS
+    if unknown:
+        raise ValueError(f"{name} has layers of type {sorted(unknown)}; supported are {sorted(SUPPORTED_LAYERS)}")
+    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+        raise ValueError(f"{name} takes no position_ids; rows of different lengths need them")
+    _check_rope(config, name=name, max_context=max_context)
+
+
+def _check_rope(config: Any, *, name: str, max_context: int) -> None:
+    """Frequencies that follow the longest row of a batch would make a row's text depend on its neighbours."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_layer_type = [value for value in parameters.values() if isinstance(value, dict)]
+    for rope in by_layer_type or [parameters]:
+        trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        if rope.get("rope_type") in ("dynamic", "longrope") and max_context > trained:
+            raise ValueError(
+                f"{name} changes its {rope['rope_type']} rope beyond {trained} positions; set max_context to at most "
+                f"{trained} (it is {max_context})"
+            )
+
+
+def _tokens_by_id(tokenizer: PreTrainedTokenizerBase, size: int) -> dict[int, str]:
+    return {token_id: token for token, token_id in tokenizer.get_vocab().items() if token_id < size}

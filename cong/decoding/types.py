@@ -1,0 +1,126 @@
+"""The values that go into a decoding engine and come out of it.
+
+A request that cannot be decoded never stops the others: `request_error` says what is wrong with it, and the engine
+answers with a `Completion` whose `finish_reason` is "error".
+
+    Request(row_id="p0", prompt_token_ids=(1, 17, 4), alpha=0.5)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How to decode. Temperature 0 is greedy; `pruning_threshold` (lambda, Eq. 8) and `scores` matter for a pair only.
+
+    Scores are processed in the order of Hugging Face `generate`: repetition penalty over prompt and response,
+    temperature, top-p, min-p. For a pair they start from F, for a single model from its logits.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    pruning_threshold: float = 0.1
+    scores: Literal["formula", "official"] = "formula"
+    stop_strings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        _require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "in [0, inf)")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        _require(0 < self.repetition_penalty < float("inf"), "repetition_penalty", self.repetition_penalty, "above 0")
+        _require(0 <= self.pruning_threshold <= 1, "pruning_threshold", self.pruning_threshold, "in [0, 1]")
+        _require(self.scores in ("formula", "official"), "scores", self.scores, "'formula' or 'official'")
+        _require(all(self.stop_strings), "stop_strings", self.stop_strings, "a tuple of non-empty strings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One row to decode. `max_new_tokens` may lower the limit of `Decoding`; `alpha` is used with a pair only."""
+
+    row_id: str
+    prompt_token_ids: tuple[int, ...]
+    seed: int = 0
+    alpha: float = 1.0
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A finished row. The log-probabilities are sums in nats under the unmodified models, stop token included."""
+
+    row_id: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "error"]
+    num_tokens: int
+    logprob_post: float
+    logprob_pre: float | None
+    error: str | None = None
+
+
+def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_context: int, pair: bool) -> str | None:
+    """What is wrong with the request, or None."""
+    prompt = request.prompt_token_ids
+    limit = decoding.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+    if not prompt:
+        return "the prompt is empty"
+    if len(prompt) >= max_context:
+        return f"the prompt has {len(prompt)} tokens; at most {max_context - 1} leave room for one token of response"
+    if min(prompt) < 0 or max(prompt) >= vocab_size:
+        bad = min(prompt) if min(prompt) < 0 else max(prompt)
+        return f"token id {bad} is outside the vocabulary [0, {vocab_size - 1}]"
+    if pair and not 0 <= request.alpha <= 1:
+        return f"alpha {request.alpha} is outside [0, 1]"
+    if not 1 <= limit <= decoding.max_new_tokens:
+        return f"max_new_tokens {limit} is outside [1, {decoding.max_new_tokens}]"
+    return None
+
+
+def token_limit(request: Request, *, decoding: Decoding, max_context: int) -> int:
+    """How many tokens the row may generate: its own limit, cut where the context ends."""
+    limit = decoding.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+    return min(limit, max_context - len(request.prompt_token_ids))
+
+
+def error_completion(request: Request, error: str) -> Completion:
+    """The answer to a request that cannot be decoded."""
+    return Completion(
+        row_id=request.row_id,
+        token_ids=(),
+        finish_reason="error",
+        num_tokens=0,
+        logprob_post=0.0,
+        logprob_pre=None,
+        error=error,
+    )
+
+
+def finished_completion(
+    request: Request,
+    *,
+    tokens: Sequence[int],
+    stop_token_ids: frozenset[int],
+    stopped_by_string: bool,
+    logprob_post: float,
+    logprob_pre: float | None,
+) -> Completion:
+    """The answer to a decoded request; `tokens` are all generated ones, a closing stop token among them."""
+    stop_token = bool(tokens) and tokens[-1] in stop_token_ids
+    return Completion(
+        row_id=request.row_id,
+        token_ids=tuple(tokens[:-1] if stop_token else tokens),
+        finish_reason="stop" if stop_token or stopped_by_string else "length",
+        num_tokens=len(tokens),
+        logprob_post=logprob_post,
+        logprob_pre=logprob_pre,
+    )
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}")

@@ -1,0 +1,173 @@
+"""An experiment file: Python that declares cells, and what to show of their results.
+
+    def cells(scale, *, alpha: float = 0.4, seeds: tuple[int, ...] = (0,)) -> list[Cell]: ...
+    def report(results: Results) -> list[Block]: ...
+
+The keyword arguments of `cells` are the experiment's axes: `--set alpha=0.3` sets one.
+"""
+
+import importlib.util
+import inspect
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cong.data import Row, read_rows
+from cong.errors import UserError
+from cong.graph.stage import Stage
+from cong.graph.store import Store
+from cong.scales import Scale
+
+Value = str | int | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One entry of an experiment: a final stage, and where it lies on the axes (method, alpha, seed, ...)."""
+
+    stage: Stage
+    axes: dict[str, Value]
+
+    @property
+    def name(self) -> str:
+        """Return the axes as text: `method=ConG,seed=0`."""
+        return ",".join(f"{key}={_text(value)}" for key, value in self.axes.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished cell."""
+
+    cell: Cell
+    values: dict[str, Any]
+    """The summary of the cell's final stage."""
+    directory: Path
+
+    @property
+    def axes(self) -> dict[str, Value]:
+        """Return where the cell lies on the axes."""
+        return self.cell.axes
+
+    def rows(self, filename: str) -> list[Row]:
+        """Return the rows of an output of the cell's final stage."""
+        return read_rows(self.directory / filename)
+
+
+Results = list[Result]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A loaded experiment file."""
+
+    path: Path
+    module: ModuleType
+    axes: dict[str, inspect.Parameter]
+
+    @property
+    def name(self) -> str:
+        """Return the file's name without its ending."""
+        return self.path.stem
+
+    @property
+    def title(self) -> str:
+        """Return the first line of the file's docstring."""
+        return (self.module.__doc__ or self.name).strip().splitlines()[0]
+
+    @property
+    def description(self) -> str:
+        """Return the rest of the file's docstring."""
+        return "\n".join((self.module.__doc__ or "").strip().splitlines()[1:]).strip()
+
+    def cells(self, scale: Scale, settings: dict[str, Any]) -> list[Cell]:
+        """Build the cells; raise `UserError` for whatever the file objects to."""
+        cells = _guarded(self.path, lambda: self.module.cells(scale, **settings))
+        names = [cell.name for cell in cells]
+        repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+        if not cells or repeated:
+            raise UserError(f"{self.path}: " + (f"two cells are called {repeated}" if repeated else "there are no cells"))
+        return cells
+
+    def settings(self, assignments: list[str]) -> dict[str, Any]:
+        """Turn `KEY=VALUE` texts into keyword arguments of `cells`; raise `UserError` for an unknown axis."""
+        return dict(self._setting(text) for text in assignments)
+
+    def _setting(self, text: str) -> tuple[str, Any]:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: write KEY=VALUE")
+        if key not in self.axes:
+            known = ", ".join(f"{name} ({_type_name(p.annotation)})" for name, p in self.axes.items()) or "none"
+            raise UserError(f"--set {text}: unknown axis {key!r}; the axes of {self.path.name} are {known}")
+        try:
+            return key, parse(value, self.axes[key].annotation)
+        except ValueError as error:
+            raise UserError(f"--set {text}: {error}") from error
+
+
+def load(path: Path) -> Experiment:
+    """Import an experiment file; raise `UserError` when it is missing or raises."""
+    if not path.is_file():
+        raise UserError(f"there is no experiment file {path}")
+    # Experiment files import their neighbours; workers unpickle what the file defines by value, so no name is needed.
+    spec = importlib.util.spec_from_file_location(f"cong_experiment_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    _guarded(path, lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
+    if not callable(getattr(module, "cells", None)):
+        raise UserError(f"{path} has no function `cells(scale, *, axis=default)`")
+    parameters = inspect.signature(module.cells, eval_str=True).parameters
+    axes = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return Experiment(path=path, module=module, axes=axes)
+
+
+def collect(cells: list[Cell], store: Store) -> Results:
+    """Read the results of finished cells."""
+    return [
+        Result(cell=cell, values=store.record(cell.stage)["results"], directory=store.directory(cell.stage))
+        for cell in cells
+    ]
+
+
+def parse(text: str, annotation: Any) -> Any:
+    """Read `text` as a value of the annotated type: str, int, float, bool, or a tuple of those, separated by commas."""
+    if typing.get_origin(annotation) is tuple:
+        return tuple(parse(item, typing.get_args(annotation)[0]) for item in text.split(","))
+    if annotation is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text.lower() == "true"
+    if annotation not in (int, float, str):
+        raise ValueError(f"an axis of type {_type_name(annotation)} cannot be set from the command line")
+    try:
+        return annotation(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not of type {annotation.__name__}") from error
+
+
+def _guarded(path: Path, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {frames[-1].lineno}" if frames else ""
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{path.name}{where}: {what}") from error
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) else str(annotation)
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,93 @@
+"""The worker that decodes: it holds one model, or the weak pair, and a decoding engine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cong.data import RESPONSES, Row, chat_prompt_ids, write_rows
+from cong.generation.rows import forget_parts, map_rows
+from cong.graph.resources import Resources
+from cong.graph.stage import Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeJob:
+    """All that a worker must know. `pre` is None for plain decoding of `post`."""
+
+    post: Path
+    pre: Path | None = None
+    alpha: float = 1.0
+    settings: dict[str, Any]
+    resources: Resources
+
+
+def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_share: float) -> None:
+    """Decode all rows of a stage and write `responses.parquet`."""
+    responses = map_rows(ctx, partial(Decoder, job), rows, max_error_share=max_error_share)
+    write_rows(ctx.out / RESPONSES, responses)
+    forget_parts(ctx)
+    good = [row for row in responses if row["error"] is None]
+    ctx.summary(
+        mean_tokens=sum(row["num_tokens"] for row in good) / max(len(good), 1),
+        unfinished_share=sum(row["finish_reason"] == "length" for row in good) / max(len(good), 1),
+    )
+
+
+class Decoder:
+    """Holds the models on one device and decodes rows as slots become free."""
+
+    def __init__(self, job: DecodeJob) -> None:
+        import torch
+        from transformers import AutoTokenizer
+
+        from cong.decoding import Decoding, SlotEngine, check_pair, load_model
+
+        self.job, resources = job, job.resources
+        if resources.device == "cpu":
+            torch.set_num_threads(resources.threads)
+        self.tokenizer = AutoTokenizer.from_pretrained(job.post)
+        load = {"dtype": resources.dtype, "device": resources.device}
+        post = load_model(job.post, **load)
+        pre = None if job.pre is None else load_model(job.pre, **load)
+        if pre is not None:
+            pre_tokenizer = AutoTokenizer.from_pretrained(job.pre)
+            check_pair(
+                post_tokenizer=self.tokenizer,
+                pre_tokenizer=pre_tokenizer,
+                post_config=post.config,
+                pre_config=pre.config,
+            )
+        self.engine = SlotEngine(
+            post=post, pre=pre, tokenizer=self.tokenizer, decoding=Decoding(**job.settings), slots=resources.slots
+        )
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield every row with its response, in the order in which they finish."""
+        index = {row["row_id"]: row for row in rows}
+        for completion in self.engine.decode(self._request(row) for row in rows):
+            yield self._response(index[completion.row_id], completion)
+
+    def _request(self, row: Row) -> Any:
+        from cong.decoding import Request
+
+        tokens = chat_prompt_ids(self.tokenizer, row["prompt"])
+        return Request(row_id=row["row_id"], prompt_token_ids=tokens, seed=int(row["seed"]), alpha=self.job.alpha)
+
+    def _response(self, row: Row, completion: Any) -> Row:
+        post, pre = completion.logprob_post, completion.logprob_pre
+        return {
+            "row_id": row["row_id"],
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "sample": int(row["sample"]),
+            "response": self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True),
+            "response_token_ids": list(completion.token_ids),
+            "num_tokens": completion.num_tokens,
+            "finish_reason": completion.finish_reason,
+            "logprob_post": post,
+            "logprob_pre": pre,
+            "implicit_reward": None if pre is None else post - pre,
+            "error": completion.error,
+        }

@@ -1,0 +1,181 @@
+"""Map rows over Ray Data actors, or in this process, durably: what is finished is never computed again.
+
+Every actor holds one worker (models and all) and writes finished rows to `parts/`, a few at a time, each file whole or
+absent. A rerun reads the parts, computes the rows that are missing, and merges all in the order of the input.
+"""
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from cong.data import Row, read_rows, write_rows
+from cong.graph.resources import Resources
+from cong.graph.stage import Context
+
+PART_ROWS = 64
+PART_SECONDS = 10.0
+
+
+class Worker(Protocol):
+    """Turns rows into finished rows, each with the `row_id` of its input, `num_tokens` and `error`, in any order."""
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield each row as soon as it is finished."""
+        ...
+
+
+def map_rows(ctx: Context, make_worker: Callable[[], Worker], rows: list[Row], *, max_error_share: float) -> list[Row]:
+    """Return the finished rows in the order of `rows`; raise `RuntimeError` when more than the allowed share failed.
+
+    The parts stay until `forget_parts`, so that a kill between the two loses nothing.
+    """
+    parts = ctx.out / "parts"
+    parts.mkdir(exist_ok=True)
+    done = _finished_ids(parts)
+    missing = [row for row in rows if row["row_id"] not in done]
+    started = time.time()
+    with _Watch(ctx, parts, total=len(rows)):
+        _compute(make_worker, parts, missing, ctx.resources)
+    merged = _merge(parts, rows)
+    _check_errors(merged, max_error_share)
+    _summarize(ctx, merged, done=done, seconds=time.time() - started)
+    return merged
+
+
+def forget_parts(ctx: Context) -> None:
+    """Delete the parts, after what was made of them is written."""
+    shutil.rmtree(ctx.out / "parts")
+
+
+class Actor:
+    """Holds a worker and computes batches of rows: the class of the Ray Data actors."""
+
+    def __init__(self, make_worker: Callable[[], Worker], parts: Path) -> None:
+        self._worker, self._parts = make_worker(), parts
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        """Compute the rows of a batch, and return how many there were.
+
+        A batch is tried again when its actor dies: what the dead actor had written is not computed twice.
+        """
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        done = _finished_ids(self._parts)
+        return {"rows": [self.compute([row for row in rows if row["row_id"] not in done])]}
+
+    def compute(self, rows: list[Row]) -> int:
+        """Write the finished rows to parts as they come, and return how many there were."""
+        for part in _in_parts(self._worker.process(rows)):
+            tokens = sum(row["num_tokens"] for row in part)
+            write_rows(self._parts / f"part-{len(part)}-{tokens}-{uuid.uuid4().hex}.parquet", part)
+        return len(rows)
+
+
+def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row], resources: Resources) -> None:
+    if not missing:
+        return
+    if not resources.uses_actors:
+        Actor(make_worker, parts).compute(missing)
+        return
+    import pyarrow as pa
+    import ray.data
+
+    # One block is what an actor computes at a stretch: long enough to keep its slots full, short enough to share out.
+    size = max(resources.slots, min(8 * resources.slots, -(-len(missing) // resources.actors)))
+    blocks = [pa.Table.from_pylist(missing[start : start + size]) for start in range(0, len(missing), size)]
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        Actor,
+        fn_constructor_args=(make_worker, parts),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=min(resources.actors, len(blocks))),
+        num_cpus=resources.threads,
+        num_gpus=resources.gpus_per_process,
+    )
+    for _ in dataset.iter_batches(batch_size=None):
+        pass
+
+
+def _in_parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    since = time.monotonic()
+    for row in rows:
+        part.append(row)
+        if len(part) >= PART_ROWS or time.monotonic() - since > PART_SECONDS:
+            yield part
+            part, since = [], time.monotonic()
+    if part:
+        yield part
+
+
+def _part_files(parts: Path) -> list[Path]:
+    return sorted(parts.glob("part-*.parquet"))
+
+
+def _finished_ids(parts: Path) -> set[str]:
+    return {row["row_id"] for path in _part_files(parts) for row in read_rows(path, columns=["row_id"])}
+
+
+def _merge(parts: Path, rows: list[Row]) -> list[Row]:
+    # Two actors can have finished the same row when one was believed dead: both are equal, one is kept.
+    found = {row["row_id"]: row for path in _part_files(parts) for row in read_rows(path)}
+    missing = [row["row_id"] for row in rows if row["row_id"] not in found]
+    if missing:
+        raise RuntimeError(f"{len(missing)} rows were not computed, the first is {missing[0]}")
+    return [found[row["row_id"]] for row in rows]
+
+
+def _check_errors(rows: list[Row], max_share: float) -> None:
+    failed = [row for row in rows if row["error"] is not None]
+    if len(failed) > max_share * len(rows):
+        raise RuntimeError(
+            f"{len(failed)} of {len(rows)} rows failed, more than the {max_share:.1%} allowed; "
+            f"the first is {failed[0]['row_id']}: {failed[0]['error']}"
+        )
+
+
+def _summarize(ctx: Context, rows: list[Row], *, done: set[str], seconds: float) -> None:
+    new = [row for row in rows if row["row_id"] not in done]
+    tokens = sum(row["num_tokens"] for row in new)
+    ctx.summary(
+        rows=len(rows),
+        failed_rows=sum(row["error"] is not None for row in rows),
+        rows_from_earlier_runs=len(rows) - len(new),
+        tokens=sum(row["num_tokens"] for row in rows),
+        tokens_per_second=tokens / max(seconds, 1e-9),
+    )
+
+
+class _Watch:
+    """Reports progress and throughput from the names of the parts, whichever node writes them, while the block runs."""
+
+    def __init__(self, ctx: Context, parts: Path, *, total: int) -> None:
+        self._ctx, self._parts, self._total = ctx, parts, total
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        started, reported = time.monotonic(), -1
+        _, tokens_before = self._count()
+        last = False
+        while not last:
+            last = self._stop.wait(1.0)
+            rows, tokens = self._count()
+            self._ctx.progress(done=rows, total=self._total, unit="rows")
+            if rows != reported:
+                rate = (tokens - tokens_before) / max(time.monotonic() - started, 1e-9)
+                self._ctx.log(rows, tokens_per_second=rate)
+                reported = rows
+
+    def _count(self) -> tuple[int, int]:
+        counts = [path.name.split("-")[1:3] for path in _part_files(self._parts)]
+        return sum(int(rows) for rows, _ in counts), sum(int(tokens) for _, tokens in counts)

@@ -1,0 +1,180 @@
+"""`Score`: a reward for every response, written to `scores.parquet` (prompt_id, sample, response, num_tokens, reward, ...).
+
+The judge is a value: the exact reward of the synthetic world, a reward model, or the implicit reward of a weak pair.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cong.data import RESPONSES, SCORES, Row, chat_prompt_ids, read_rows, write_rows
+from cong.generation.rows import forget_parts, map_rows
+from cong.graph.resources import Demand, Resources
+from cong.graph.stage import Context, Stage
+from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir
+from cong.synthetic.world import World
+
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactReward:
+    """The reward that defines the synthetic world."""
+
+    world: World
+
+    def __str__(self) -> str:
+        return "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel:
+    """A sequence-classification model with one score per conversation, such as ArmoRM."""
+
+    model: Model
+
+    def __str__(self) -> str:
+        return describe(self.model).split("/")[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitReward:
+    """log pi_r(y|x) - log pi_ref(y|x) of a weak pair, in nats, by a teacher-forced pass (Eq. 4 and 6 without beta)."""
+
+    post: Model
+    pre: Model
+
+    def __str__(self) -> str:
+        return "implicit"
+
+
+Judge = ExactReward | RewardModel | ImplicitReward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Stage):
+    """The rewards of all responses of a stage by one judge."""
+
+    responses: Stage
+    judge: Judge
+    max_error_share: float = 0.01
+
+    def label(self) -> str:
+        return str(self.judge)
+
+    def check(self) -> None:
+        for model in _models(self.judge):
+            check_model(model)
+        if isinstance(self.judge, ImplicitReward):
+            check_same_tokenizer(self.judge.post, self.judge.pre)
+
+    def demand(self, resources: Resources) -> Demand:
+        return resources.generation_demand() if _models(self.judge) else Demand(cpus=1)
+
+    def run(self, ctx: Context) -> None:
+        rows = read_rows(ctx.path(self.responses) / RESPONSES)
+        scored = self._score(ctx, rows)
+        write_rows(ctx.out / SCORES, scored)
+        if _models(self.judge):
+            forget_parts(ctx)
+        rewards = [row["reward"] for row in scored if row["reward"] is not None]
+        ctx.summary(rows=len(scored), scored_rows=len(rewards), mean_reward=sum(rewards) / max(len(rewards), 1))
+
+    def _score(self, ctx: Context, rows: list[Row]) -> list[Row]:
+        if isinstance(self.judge, ExactReward):
+            return [_exact(self.judge.world, row) for row in rows]
+        directories = tuple(model_dir(ctx, model) for model in _models(self.judge))
+        worker = PairScorer if isinstance(self.judge, ImplicitReward) else RewardScorer
+        return map_rows(ctx, partial(worker, directories, ctx.resources), rows, max_error_share=self.max_error_share)
+
+
+class PairScorer:
+    """Worker that holds a weak pair and computes implicit rewards."""
+
+    def __init__(self, directories: tuple[Path, Path], resources: Resources) -> None:
+        import torch
+        from transformers import AutoTokenizer
+
+        from cong.decoding import load_model
+
+        if resources.device == "cpu":
+            torch.set_num_threads(resources.threads)
+        self.tokenizer = AutoTokenizer.from_pretrained(directories[0])
+        self.pair = [load_model(path, dtype=resources.dtype, device=resources.device) for path in directories]
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield every row with log pi_r - log pi_ref of its response and end token."""
+        good = [row for row in rows if row["error"] is None]
+        yield from (_scored(row, None) for row in rows if row["error"] is not None)
+        for start in range(0, len(good), BATCH):
+            batch = good[start : start + BATCH]
+            post, pre = (self._logprobs(model, batch) for model in self.pair)
+            yield from (_scored(row, a - b) for row, a, b in zip(batch, post, pre, strict=True))
+
+    def _logprobs(self, model: Any, rows: list[Row]) -> list[float]:
+        from cong.decoding import teacher_forced_logprobs
+
+        prompts = [chat_prompt_ids(self.tokenizer, row["prompt"]) for row in rows]
+        return teacher_forced_logprobs(model, prompts=prompts, completions=[self._completion(row) for row in rows])
+
+    def _completion(self, row: Row) -> tuple[int, ...]:
+        # The text crosses over from whichever model wrote it; its token ids may be of another tokenizer.
+        tokens = self.tokenizer(row["response"], add_special_tokens=False)["input_ids"]
+        end = [self.tokenizer.eos_token_id] if row["finish_reason"] == "stop" else []
+        return tuple(tokens) + tuple(end)
+
+
+class RewardScorer:
+    """Worker that holds a sequence-classification reward model."""
+
+    def __init__(self, directories: tuple[Path], resources: Resources) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        if resources.device == "cpu":
+            torch.set_num_threads(resources.threads)
+        dtype = getattr(torch, resources.dtype)
+        self.tokenizer = AutoTokenizer.from_pretrained(directories[0])
+        model = AutoModelForSequenceClassification.from_pretrained(directories[0], dtype=dtype)
+        self.model = model.to(resources.device).eval()
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield every row with the model's score of the conversation."""
+        import torch
+
+        with torch.inference_mode():
+            for row in rows:
+                yield _scored(row, self._reward(row) if row["error"] is None else None)
+
+    def _reward(self, row: Row) -> float:
+        conversation = [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["response"]},
+        ]
+        tokens = self.tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
+        output = self.model(**tokens.to(self.model.device))
+        # ArmoRM's own class calls its scalar `score`; plain classifiers have one logit.
+        reward = output["score"] if "score" in output else output.logits
+        return float(reward.float().reshape(-1)[0])
+
+
+def _models(judge: Judge) -> tuple[Model, ...]:
+    if isinstance(judge, ImplicitReward):
+        return (judge.post, judge.pre)
+    return (judge.model,) if isinstance(judge, RewardModel) else ()
+
+
+def _exact(world: World, row: Row) -> Row:
+    from cong.synthetic.reward import exact_reward
+
+    if row["error"] is not None:
+        return _scored(row, None)
+    finished = row["finish_reason"] == "stop"
+    return _scored(row, exact_reward(world, prompt=row["prompt"], response=row["response"], finished=finished))
+
+
+def _scored(row: Row, reward: float | None) -> Row:
+    kept = ("row_id", "prompt_id", "prompt", "sample", "response", "num_tokens", "finish_reason", "error")
+    return {**{name: row[name] for name in kept}, "reward": reward}

@@ -1,0 +1,142 @@
+"""`Generate` and `ContrastiveGenerate`: responses to prompts, written to `responses.parquet`.
+
+Columns: prompt_id, prompt, sample, response, response_token_ids, num_tokens, finish_reason, logprob_post (log pi_r of
+the response), logprob_pre (log pi_ref), implicit_reward (their difference, Eq. 4 without beta), error.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cong.data import PROMPTS, Row, read_rows, row_seed
+from cong.generation.decode import DecodeJob, decode_stage
+from cong.graph.resources import Demand, Resources
+from cong.graph.stage import Context, Stage
+from cong.models import Model, check_model, check_same_tokenizer, model_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a token is drawn. Temperature 0 is greedy; `repetition_penalty` is that of CTRL (Keskar et al., 2019)."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature = {self.temperature} is below 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p = {self.top_p} is not in (0, 1]")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty = {self.repetition_penalty} is not above 0")
+
+    def __str__(self) -> str:
+        return "greedy" if self.temperature == 0 else f"T={self.temperature:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Stage):
+    """`samples` responses of one model to every prompt, by plain decoding."""
+
+    model: Model
+    prompts: Stage
+    max_new_tokens: int
+    samples: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    max_error_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.max_new_tokens < 1:
+            raise ValueError(f"samples = {self.samples} and max_new_tokens = {self.max_new_tokens} must be at least 1")
+
+    def label(self) -> str:
+        return f"{self.sampling}" + (f",n={self.samples}" if self.samples > 1 else "")
+
+    def check(self) -> None:
+        check_model(self.model)
+
+    def demand(self, resources: Resources) -> Demand:
+        return resources.generation_demand()
+
+    def run(self, ctx: Context) -> None:
+        rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=self.samples, seed=self.seed)
+        job = DecodeJob(post=model_dir(ctx, self.model), settings=settings(self), resources=ctx.resources)
+        decode_stage(ctx, job=job, rows=rows, max_error_share=self.max_error_share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveGenerate(Stage):
+    """One response to every prompt by contrastive decoding of a weak pair (Eq. 7, 8 and 10).
+
+    `post` is pi_r, `pre` is pi_ref, `alpha` the contrastive coefficient in [0, 1], `pruning_threshold` lambda.
+    `scores="official"` reproduces the published code, which normalises log pi_ref a second time after pruning.
+    """
+
+    post: Model
+    pre: Model
+    prompts: Stage
+    alpha: float
+    max_new_tokens: int
+    pruning_threshold: float = 0.1
+    sampling: Sampling = field(default_factory=lambda: Sampling(repetition_penalty=1.2))
+    scores: Literal["formula", "official"] = "formula"
+    seed: int = 0
+    max_error_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "pruning_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is not in [0, 1]")
+        if self.scores not in ("formula", "official"):
+            raise ValueError(f"scores = {self.scores!r} is neither 'formula' nor 'official'")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens = {self.max_new_tokens} must be at least 1")
+
+    def label(self) -> str:
+        return f"alpha={self.alpha:g}"
+
+    def check(self) -> None:
+        check_model(self.post)
+        check_model(self.pre)
+        check_same_tokenizer(self.post, self.pre)
+
+    def demand(self, resources: Resources) -> Demand:
+        return resources.generation_demand()
+
+    def run(self, ctx: Context) -> None:
+        rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=1, seed=self.seed)
+        contrast = {"pruning_threshold": self.pruning_threshold, "scores": self.scores}
+        job = DecodeJob(
+            post=model_dir(ctx, self.post),
+            pre=model_dir(ctx, self.pre),
+            alpha=self.alpha,
+            settings=settings(self) | contrast,
+            resources=ctx.resources,
+        )
+        decode_stage(ctx, job=job, rows=rows, max_error_share=self.max_error_share)
+
+
+def settings(stage: Generate | ContrastiveGenerate) -> dict:
+    """Return the decoding settings that both stages share."""
+    return {
+        "max_new_tokens": stage.max_new_tokens,
+        "temperature": stage.sampling.temperature,
+        "top_p": stage.sampling.top_p,
+        "repetition_penalty": stage.sampling.repetition_penalty,
+    }
+
+
+def request_rows(prompts: list[Row], *, samples: int, seed: int) -> list[Row]:
+    """Return one row to decode per prompt and sample, each with an id and a seed of its own."""
+    return [
+        {
+            "row_id": f"{row['prompt_id']}#{sample}",
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "sample": sample,
+            "seed": row_seed(seed=seed, prompt_id=row["prompt_id"], sample=sample),
+        }
+        for row in prompts
+        for sample in range(samples)
+    ]

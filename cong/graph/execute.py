@@ -1,0 +1,143 @@
+"""One stage, executed once: lease, run, record, `_SUCCESS`. This runs in whatever process the stage was given to."""
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cong.graph import fingerprint as fp
+from cong.graph import lease
+from cong.graph.resources import Resources
+from cong.graph.stage import Context, Stage
+from cong.graph.store import SUCCESS, Store
+
+PACKAGES = ("cong", "torch", "transformers", "trl", "ray", "deepspeed", "datasets", "accelerate", "mlflow", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A stage, and everything that its process must know to run it."""
+
+    stage: Stage
+    store: Store
+    resources: Resources
+    provenance: dict[str, Any]
+    tracking_run: str | None = None
+    forced: bool = False
+
+
+def execute(task: Assignment) -> str:
+    """Run a stage unless it is complete. Return `made`, or `hit` when this or another process had made it before."""
+    stage, store = task.stage, task.store
+    if not task.forced and store.is_complete(stage):
+        return "hit"
+    asked_at = time.time()
+    directory = store.directory(stage)
+    with lease.hold(directory, while_waiting=lambda: _finished_since(task, asked_at)) as held:
+        if held is None or _finished_since(task, asked_at):
+            return "hit"
+        _clear_the_way(task, directory)
+        context = Context(out=directory, resources=task.resources, locate=store.directory)
+        context.progress_path.unlink(missing_ok=True)
+        started = time.time()
+        stage.run(context)
+        context.progress_path.unlink(missing_ok=True)
+        held.check()
+        store.publish(stage, _record(task, context, started=started))
+    return "made"
+
+
+def _finished_since(task: Assignment, asked_at: float) -> bool:
+    if not task.store.is_complete(task.stage):
+        return False
+    success = task.store.directory(task.stage) / SUCCESS
+    return not task.forced or success.stat().st_mtime >= asked_at
+
+
+def _clear_the_way(task: Assignment, directory: Path) -> None:
+    """Move away what a finished stage left that is corrupt or to be made anew; unfinished work stays and is continued."""
+    if not (directory / SUCCESS).exists():
+        return
+    kept = {path.name for path in directory.iterdir() if path.name.startswith(".lease")}
+    discarded = task.store.root / ".discarded" / f"{task.stage.name}-{directory.name}-{time.time_ns()}"
+    discarded.mkdir(parents=True)
+    # `_SUCCESS` goes first: from then on a kill leaves an unfinished stage, never a wrong one.
+    os.replace(directory / SUCCESS, discarded / SUCCESS)
+    for path in directory.iterdir():
+        if path.name not in kept:
+            os.replace(path, discarded / path.name)
+
+
+def _record(task: Assignment, context: Context, *, started: float) -> dict[str, Any]:
+    seconds = time.time() - started
+    stage, demand = task.stage, task.stage.demand(task.resources)
+    return {
+        "stage": stage.name,
+        "version": stage.VERSION,
+        "label": stage.label(),
+        "fingerprint": stage.fingerprint,
+        "config": fp.fields_of(stage),
+        "inputs": [str(Path(item.name) / item.slug) for item in stage.inputs],
+        "results": context.results,
+        "started": started,
+        "seconds": seconds,
+        "cpu_seconds_reserved": seconds * demand.cpus,
+        "gpu_seconds": seconds * demand.gpus,
+        "resources": asdict(task.resources),
+        "tracking_run": task.tracking_run,
+        **task.provenance,
+    }
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Return the commit and the versions of what computes: the same for all stages of a run."""
+    return {"commit": _commit(), "versions": _versions(), "python": platform.python_version(), "host": platform.node()}
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        run = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+                             cwd=here, capture_output=True, text=True, check=True)  # fmt: skip
+        return run.stdout.strip()
+    return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Send everything that this process and its children write to the terminal into the file `path` instead."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    saved = [os.dup(1), os.dup(2)]
+    with path.open("ab") as file:
+        _flush()
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            _flush()
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,188 @@
+"""Runs the stages of a plan, several at a time as far as the resources go, and tells observers what happens.
+
+With Ray a stage is a Ray task that may start Ray Data actors or Ray Train workers; without, it runs in this process. A
+stage whose process dies is tried again and goes on where it stopped; one that raises fails, and what does not need it is
+still computed.
+"""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol
+
+from cong.errors import UserError
+from cong.graph.execute import Assignment, execute, output_to, provenance
+from cong.graph.plan import Plan
+from cong.graph.resources import Demand, Resources
+from cong.graph.stage import Stage
+from cong.graph.store import Store
+
+TICK = 1.0
+LOG = ".log.txt"
+_DEATHS = 2
+
+
+class Observer(Protocol):
+    """Someone who wants to know: the terminal, the tracker."""
+
+    def started(self, stage: Stage) -> str | None:
+        """A stage is given to a process; the tracker returns the id of its run."""
+        ...
+
+    def finished(self, stage: Stage, outcome: str) -> None:
+        """A stage ended as `made` or `hit`."""
+        ...
+
+    def failed(self, stage: Stage, error: BaseException) -> None:
+        """A stage raised."""
+        ...
+
+    def tick(self, running: list[Stage]) -> None:
+        """About a second has passed."""
+        ...
+
+
+class StageFailed(RuntimeError):
+    """At least one stage failed; `failures` names each with its error."""
+
+    def __init__(self, failures: dict[str, BaseException]) -> None:
+        self.failures = failures
+        super().__init__("; ".join(f"{title}: {first_line(error)}" for title, error in failures.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Executes plans. `observers` are called from one thread."""
+
+    store: Store
+    resources: Resources
+    observers: tuple[Observer, ...] = ()
+
+    def run(self, plan: Plan) -> None:
+        """Compute what is to run; raise `StageFailed` at the end when something failed."""
+        if not plan.todo:
+            return
+        with _executor(self.resources) as (call, capacity):
+            _check_capacity(plan, self.resources, capacity)
+            _Schedule(runner=self, plan=plan, call=call, capacity=capacity).run()
+
+
+class _Schedule:
+    def __init__(self, *, runner: Runner, plan: Plan, call: Callable[[Assignment], str], capacity: Demand) -> None:
+        self.runner, self.plan, self.call = runner, plan, call
+        self.free = capacity
+        self.waiting = list(plan.todo)
+        self.running: dict[Future, Stage] = {}
+        self.unfinished = {stage.fingerprint for stage in plan.todo}
+        self.failures: dict[str, BaseException] = {}
+
+    def run(self) -> None:
+        threads = 1 if not self.runner.resources.ray else len(self.waiting)
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            try:
+                while self.waiting or self.running:
+                    self._start_what_fits(pool)
+                    if not self.running:
+                        break
+                    self._collect()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if self.failures:
+            raise StageFailed(self.failures)
+
+    def _start_what_fits(self, pool: ThreadPoolExecutor) -> None:
+        for stage in list(self.waiting):
+            demand = stage.demand(self.runner.resources)
+            ready = not any(item.fingerprint in self.unfinished for item in stage.inputs)
+            if ready and demand.fits(self.free):
+                self.waiting.remove(stage)
+                self.free = _minus(self.free, demand)
+                self.running[pool.submit(self.call, self._assignment(stage))] = stage
+
+    def _assignment(self, stage: Stage) -> Assignment:
+        runs = [observer.started(stage) for observer in self.runner.observers]
+        return Assignment(
+            stage=stage,
+            store=self.runner.store,
+            resources=self.runner.resources,
+            provenance=provenance(),
+            tracking_run=next(filter(None, runs), None),
+            forced=stage.fingerprint in self.plan.forced,
+        )
+
+    def _collect(self) -> None:
+        done, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._settle(self.running.pop(future), future)
+        for observer in self.runner.observers:
+            observer.tick(list(self.running.values()))
+
+    def _settle(self, stage: Stage, future: Future) -> None:
+        self.free = _plus(self.free, stage.demand(self.runner.resources))
+        error = future.exception()
+        for observer in self.runner.observers:
+            observer.failed(stage, error) if error else observer.finished(stage, future.result())
+        if error is None:
+            self.unfinished.discard(stage.fingerprint)
+        else:
+            self.failures[stage.title] = error
+
+
+@contextlib.contextmanager
+def _executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Demand]]:
+    if not resources.ray:
+        # One thread, so one stage at a time: a stage may take whatever it asks for.
+        yield execute, Demand(cpus=1e9, gpus=1e9)
+        return
+    from cong.graph.cluster import connected
+
+    with connected(resources) as capacity:
+        yield _as_ray_task, capacity
+
+
+def _as_ray_task(task: Assignment) -> str:
+    import ray
+
+    demand = task.stage.demand(task.resources)
+    cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
+    remote = ray.remote(_execute_with_log).options(
+        num_cpus=cpus, num_gpus=gpus, max_retries=_DEATHS, retry_exceptions=False, name=task.stage.title
+    )
+    try:
+        return ray.get(remote.remote(task))
+    except ray.exceptions.RayTaskError as error:
+        # Ray's own class holds the worker's traceback as text; that is in the stage's log already.
+        raise error.cause from None
+
+
+def _execute_with_log(task: Assignment) -> str:
+    with output_to(task.store.directory(task.stage) / LOG):
+        try:
+            return execute(task)
+        except Exception:
+            traceback.print_exc()
+            raise
+
+
+def _check_capacity(plan: Plan, resources: Resources, capacity: Demand) -> None:
+    for stage in plan.todo:
+        demand = stage.demand(resources)
+        if not demand.fits(capacity):
+            raise UserError(f"{stage.title} needs {demand}, the cluster has {capacity}")
+
+
+def _minus(a: Demand, b: Demand) -> Demand:
+    return Demand(cpus=a.cpus - b.cpus, gpus=a.gpus - b.gpus)
+
+
+def _plus(a: Demand, b: Demand) -> Demand:
+    return Demand(cpus=a.cpus + b.cpus, gpus=a.gpus + b.gpus)
+
+
+def first_line(error: BaseException) -> str:
+    """Return class and message of an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+

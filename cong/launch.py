@@ -1,0 +1,115 @@
+"""From an experiment file to results: plan, check, run, track, report. What the command line does, without a command line."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cong.errors import UserError
+from cong.experiment import Cell, Experiment, collect, load
+from cong.graph.plan import Plan, make_plan
+from cong.graph.resources import Resources
+from cong.graph.runner import Runner
+from cong.graph.store import Store
+from cong.scales import scale as scale_named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An experiment with everything that was chosen on the command line."""
+
+    experiment: Experiment
+    cells: list[Cell]
+    scale: str
+    settings: dict[str, Any]
+    resources: Resources
+    store: Store
+    plan: Plan
+
+    @property
+    def name(self) -> str:
+        """Return the experiment's name in tracker and reports."""
+        return f"{self.experiment.name}-{self.scale}"
+
+
+def prepare(
+    path: Path,
+    *,
+    scale: str,
+    assignments: list[str],
+    resources: Resources,
+    store: Store,
+    force: tuple[str, ...] = (),
+) -> Job:
+    """Load an experiment and plan it; raise `UserError` for every mistake that can be seen without running."""
+    experiment = load(path)
+    settings = experiment.settings(assignments)
+    cells = experiment.cells(scale_named(scale), settings)
+    plan = make_plan({cell.name: cell.stage for cell in cells}, store, force=force)
+    _check_resources(plan, resources)
+    return Job(
+        experiment=experiment, cells=cells, scale=scale, settings=settings, resources=resources, store=store, plan=plan
+    )
+
+
+def run(job: Job) -> Path:
+    """Compute what is missing and write the report; return its page."""
+    from cong.terminal import Terminal
+    from cong.tracking import Tracker
+
+    job.store.prepare()
+    for stage in job.plan.todo:
+        stage.check()
+    _share_definitions(job.experiment)
+    started = time.monotonic()
+    params = {"experiment": job.experiment.name, "scale": job.scale, "profile": job.resources.name, **job.settings}
+    tracker = Tracker(store=job.store, plan=job.plan, cells=job.cells, name=job.name, params=params)
+    terminal = Terminal(job.plan, job.store)
+    try:
+        Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
+    except BaseException:
+        terminal.close()
+        tracker.close(None)
+        raise
+    terminal.close()
+    print(f"{len(job.plan.todo)} stages computed, {len(job.plan.stages) - len(job.plan.todo)} taken from the store, "
+          f"{time.monotonic() - started:.1f} s")  # fmt: skip
+    written = report(job)
+    tracker.close(collect(job.cells, job.store), written.files)
+    return written.page
+
+
+def report(job: Job) -> Any:
+    """Write the report of a finished experiment; raise `UserError` when cells are missing."""
+    from cong.report import write_report
+    from cong.report.costs import costs
+
+    missing = [cell.name for cell in job.cells if not job.store.is_complete(cell.stage)]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first")
+    results = collect(job.cells, job.store)
+    blocks = list(job.experiment.module.report(results)) if hasattr(job.experiment.module, "report") else []
+    return write_report(
+        job.store.root / "reports" / job.name,
+        name=job.name,
+        title=job.experiment.title,
+        description=job.experiment.description,
+        blocks=[*blocks, costs(job.plan.stages, job.store)],
+    )
+
+
+def _check_resources(plan: Plan, resources: Resources) -> None:
+    try:
+        for stage in plan.stages:
+            stage.demand(resources)
+    except ValueError as error:
+        raise UserError(f"profile {resources.name}: {error}") from error
+
+
+def _share_definitions(experiment: Experiment) -> None:
+    """Let Ray's workers have the stages that an experiment file itself defines."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(experiment.module)
+
+

@@ -1,0 +1,139 @@
+"""The methods: each row of the paper's tables is a function of a few lines from a transition to a model.
+
+    t = transition("qwen", weak="3B", strong="7B", scale=scale("tiny"))
+    model = cong(t, alpha=0.4, beta=0.5)
+
+A transition gives every method the same models, prompts and settings; methods that share a stage share its result.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cong.evaluation import Evaluate
+from cong.generation import (
+    BestAgainstWorst,
+    ContrastiveGenerate,
+    Generate,
+    ImplicitReward,
+    PairAgreement,
+    PreferencePairs,
+    Sampling,
+    Score,
+)
+from cong.graph.stage import Stage
+from cong.models import Model
+from cong.scales import Scale
+from cong.training import DPO, SFT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """From a weak to a strong model: `weak` is pi_ref^w, `weak_aligned` pi_r^w, `strong` pi_ref^s."""
+
+    weak: Model
+    strong: Model
+    prompts: Stage
+    scale: Scale
+    seed: int = 0
+
+    @cached_property
+    def weak_aligned(self) -> DPO:
+        """pi_r^w: the weak model after DPO on its own candidates, best against worst (appendix C.2)."""
+        candidates = self.respond(self.weak, **self.scale.candidates)
+        pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=self.scale.judge))
+        return DPO(model=self.weak, data=pairs, seed=self.seed, **self.scale.alignment)
+
+    def respond(self, model: Model, **settings) -> Generate:
+        """Plain responses of a model to the training prompts; greedy unless a sampling is given."""
+        length = self.scale.max_new_tokens
+        return Generate(model=model, prompts=self.prompts, max_new_tokens=length, seed=self.seed, **settings)
+
+    def contrast(self, prompts: Stage, *, alpha: float) -> ContrastiveGenerate:
+        """Contrastive responses of the weak pair."""
+        return ContrastiveGenerate(
+            post=self.weak_aligned,
+            pre=self.weak,
+            prompts=prompts,
+            alpha=alpha,
+            max_new_tokens=self.scale.max_new_tokens,
+            seed=self.seed,
+            **self.scale.contrastive,
+        )
+
+    @property
+    def implicit(self) -> ImplicitReward:
+        """The implicit reward of the weak pair."""
+        return ImplicitReward(post=self.weak_aligned, pre=self.weak)
+
+
+def transition(family: str, *, weak: str, strong: str, scale: Scale, seed: int = 0) -> Transition:
+    """Return the transition between two sizes of a family."""
+    weak_model, strong_model = scale.model(family, weak, seed), scale.model(family, strong, seed)
+    return Transition(weak=weak_model, strong=strong_model, prompts=scale.prompts(seed), scale=scale, seed=seed)
+
+
+def base(t: Transition) -> Model:
+    """The strong model as it is."""
+    return t.strong
+
+
+def weak_sft_pre(t: Transition) -> SFT:
+    """Weak SFT (pre): the strong model on responses of the pre-alignment weak model (Burns et al., 2024)."""
+    return SFT(model=t.strong, data=t.respond(t.weak), seed=t.seed, **t.scale.weak_sft)
+
+
+def weak_sft_post(t: Transition) -> SFT:
+    """Weak SFT (post): the strong model on responses of the post-alignment weak model."""
+    return SFT(model=t.strong, data=t.respond(t.weak_aligned), seed=t.seed, **t.scale.weak_sft)
+
+
+def cong_s(t: Transition, *, alpha: float) -> SFT:
+    """ConG-S, Stage I: SFT on contrastive responses of the weak pair (Eq. 11)."""
+    return SFT(model=t.strong, data=t.contrast(t.prompts, alpha=alpha), seed=t.seed, **t.scale.sft)
+
+
+def cong_pairs(t: Transition, *, alpha: float) -> PreferencePairs:
+    """The pairs of Stage II: contrastive responses against samples of the ConG-S model."""
+    student = cong_s(t, alpha=alpha)
+    return PreferencePairs(chosen=student.data, rejected=t.respond(student, **t.scale.rejected))
+
+
+def cong(t: Transition, *, alpha: float, beta: float) -> DPO:
+    """ConG, Stage II: DPO of the ConG-S model, which is also the reference policy (Eq. 12)."""
+    pairs = cong_pairs(t, alpha=alpha)
+    return DPO(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed, **t.scale.dpo)
+
+
+def pair_agreement(t: Transition, *, alpha: float, explicit: bool) -> PairAgreement:
+    """How often the chosen response of Stage II beats the rejected one, by explicit or by implicit reward."""
+    pairs, judge = cong_pairs(t, alpha=alpha), t.scale.judge if explicit else t.implicit
+    chosen, rejected = (Score(responses=side, judge=judge) for side in (pairs.chosen, pairs.rejected))
+    return PairAgreement(pairs=pairs, chosen=chosen, rejected=rejected)
+
+
+def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: int = 1) -> Score:
+    """The rewards of a model's responses to the held-out prompts."""
+    scale = t.scale
+    responses = Generate(
+        model=model,
+        prompts=scale.heldout,
+        max_new_tokens=scale.max_new_tokens,
+        sampling=sampling,
+        samples=samples,
+        seed=t.seed,
+    )
+    return Score(responses=responses, judge=scale.judge)
+
+
+def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
+    """A model on the held-out prompts, against the strong model as it is; greedy, or the mean of four samples."""
+    how = {"sampling": t.scale.sampled, "samples": 4} if sampled else {"sampling": Sampling()}
+    scored, opponent = (heldout_score(t, contestant, **how) for contestant in (model, base(t)))
+    implicit = Score(responses=scored.responses, judge=t.implicit)
+    return Evaluate(scored=scored, opponent=opponent, implicit=implicit)
+
+
+def evaluate_contrastive(t: Transition, *, alpha: float) -> Evaluate:
+    """The weak pair's contrastive responses themselves on the held-out prompts (figure 2)."""
+    responses = t.contrast(t.scale.heldout, alpha=alpha)
+    return Evaluate(scored=Score(responses=responses, judge=t.scale.judge), implicit=responses)

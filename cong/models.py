@@ -1,0 +1,180 @@
+"""Model handles: a stage that makes a checkpoint, a checkpoint directory, or a pinned revision on the Hugging Face hub.
+
+Where the hub cannot be reached, `CONG_MIRROR=DIR` makes `Qwen/Qwen2.5-3B-Instruct` mean `DIR/Qwen/Qwen2.5-3B-Instruct`.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cong.errors import UserError
+from cong.graph.stage import Context, Stage
+
+MODEL = "model"
+"""Subdirectory of a stage in which its checkpoint lies."""
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """A checkpoint directory in Hugging Face format. Its identity is what it holds, not where it lies."""
+
+    path: str
+
+    def identity(self) -> Any:
+        """Return a digest of names, sizes, and the first and last MiB of every file."""
+        return {"checkpoint": _directory_digest(self.checked_path())}
+
+    def checked_path(self) -> Path:
+        """Return the directory; raise `UserError` when there is no checkpoint in it."""
+        path = Path(self.path).expanduser()
+        if not path.is_dir():
+            raise UserError(f"missing checkpoint: {self.path} is not a directory")
+        if not (path / "config.json").is_file():
+            raise UserError(f"missing checkpoint: {self.path} holds no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise UserError(f"missing checkpoint: {self.path} holds no .safetensors weights")
+        return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """A model on the Hugging Face hub at a commit."""
+
+    repo: str
+    revision: str
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"revision {self.revision!r} of {self.repo} is not a commit of 40 hexadecimal digits")
+
+
+Model = Stage | LocalModel | HubModel
+
+
+def model_dir(ctx: Context, model: Model) -> Path:
+    """Return the directory of a model's checkpoint, downloading it from the hub where needed."""
+    if isinstance(model, Stage):
+        return ctx.path(model) / MODEL
+    if isinstance(model, LocalModel):
+        return model.checked_path()
+    return hub_dir(model.repo, model.revision)
+
+
+def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
+    """Return the local directory of a model or dataset: from the mirror, else from the hub or its cache."""
+    mirrored = mirror(repo)
+    if mirrored is not None:
+        return mirrored
+    import huggingface_hub
+
+    return Path(huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind))
+
+
+def mirror(repo: str) -> Path | None:
+    """Return the directory that stands for a hub name, when `CONG_MIRROR` is set."""
+    root = os.environ.get("CONG_MIRROR")
+    if not root:
+        return None
+    path = Path(root) / repo
+    if not path.is_dir():
+        raise UserError(f"CONG_MIRROR is set, but {path} is not a directory")
+    return path
+
+
+def check_hub(repo: str, revision: str, *, kind: str = "model") -> None:
+    """Raise `UserError` when a hub name can be had neither from the mirror, nor from the cache, nor from the hub."""
+    if mirror(repo) is not None:
+        return
+    import huggingface_hub
+
+    try:
+        huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True)
+    except Exception:
+        _check_online(repo, revision, kind)
+
+
+def _check_online(repo: str, revision: str, kind: str) -> None:
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=2.0)
+    except Exception as error:
+        raise UserError(
+            f"{repo} cannot be had from the Hugging Face hub ({type(error).__name__}): "
+            f"set CONG_MIRROR=DIR, where DIR/{repo} holds a local copy"
+        ) from error
+
+
+def check_model(model: Model) -> None:
+    """Raise `UserError` when a model that no stage makes cannot be had."""
+    if isinstance(model, LocalModel):
+        model.checked_path()
+    elif isinstance(model, HubModel):
+        check_hub(model.repo, model.revision)
+
+
+def root_model(model: Model) -> Model:
+    """Follow fine-tuning back to the checkpoint whose tokenizer all its descendants share."""
+    parent = getattr(model, "model", None)
+    return model if not isinstance(model, Stage) or parent is None else root_model(parent)
+
+
+def check_same_tokenizer(post: Model, pre: Model) -> None:
+    """Raise `UserError` when two models of a weak pair have different tokenizers, as far as that is known before a run."""
+    first, second = _tokenizer_identity(root_model(post)), _tokenizer_identity(root_model(pre))
+    if first is not None and second is not None and first != second:
+        raise UserError(
+            f"the weak pair has two tokenizers: {describe(post)} and {describe(pre)}; contrastive decoding compares "
+            "log-probabilities token by token and needs one vocabulary"
+        )
+
+
+def describe(model: Model) -> str:
+    """Return a model's name for a reader."""
+    if isinstance(model, Stage):
+        return model.title
+    return model.path if isinstance(model, LocalModel) else model.repo
+
+
+def _tokenizer_identity(model: Model) -> Any:
+    if isinstance(model, Stage):
+        # A pretraining stage names the tokenizer that it was given; other makers of models are not known.
+        tokenizer = getattr(model, "tokenizer", None)
+        return tokenizer.fingerprint if isinstance(tokenizer, Stage) else None
+    if isinstance(model, HubModel):
+        directory = mirror(model.repo)
+        return _vocabulary_digest(directory) if directory else None
+    return _vocabulary_digest(model.checked_path())
+
+
+def _vocabulary_digest(directory: Path) -> str | None:
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    vocabulary = {"model": content.get("model"), "added_tokens": content.get("added_tokens")}
+    return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _directory_digest(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            digest.update(_ends(path))
+    return digest.hexdigest()
+
+
+def _ends(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE)
+        file.seek(max(path.stat().st_size - _SAMPLE, 0))
+        return hashlib.sha256(head + file.read(_SAMPLE)).digest()

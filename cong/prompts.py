@@ -1,0 +1,106 @@
+"""Stages that yield prompts: of the synthetic world, of a file, or of a dataset on the Hugging Face hub.
+
+Each writes `prompts.parquet` with the columns `prompt_id` (unique) and `prompt` (one user turn).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cong.data import PROMPTS, Row, check_prompts, write_rows
+from cong.errors import UserError
+from cong.graph.stage import Context, Stage
+from cong.models import check_hub, hub_dir
+from cong.synthetic.world import World, make_prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticPrompts(Stage):
+    """Prompts of the synthetic world; `train` and `heldout` never share one."""
+
+    world: World
+    split: Literal["train", "heldout"]
+    count: int
+    seed: int = 0
+
+    def label(self) -> str:
+        return f"{self.split},n={self.count}"
+
+    def run(self, ctx: Context) -> None:
+        rows = make_prompts(self.world, split=self.split, count=self.count, seed=self.seed)
+        check_prompts(rows, source=self.title)
+        write_rows(ctx.out / PROMPTS, rows)
+        ctx.summary(prompts=len(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFile:
+    """A file whose identity is its content."""
+
+    path: str
+
+    def identity(self) -> Any:
+        """Return the SHA-256 of the file; raise `UserError` when it cannot be read."""
+        return {"sha256": hashlib.sha256(self.read()).hexdigest()}
+
+    def read(self) -> bytes:
+        """Return the content; raise `UserError` when it cannot be read."""
+        try:
+            return Path(self.path).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFile(Stage):
+    """Prompts of a JSON Lines file with `prompt_id` and `prompt` in each line."""
+
+    file: LocalFile
+
+    def check(self) -> None:
+        self._rows()
+
+    def run(self, ctx: Context) -> None:
+        rows = self._rows()
+        write_rows(ctx.out / PROMPTS, rows)
+        ctx.summary(prompts=len(rows))
+
+    def _rows(self) -> list[Row]:
+        rows = []
+        for number, line in enumerate(self.file.read().decode().splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                rows.append({"prompt_id": row["prompt_id"], "prompt": row["prompt"]})
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise UserError(f"{self.file.path}: line {number} is not a prompt: {error!r}") from error
+        check_prompts(rows, source=self.file.path)
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubPrompts(Stage):
+    """The unique prompts of a dataset on the Hugging Face hub, from its column `prompt`; the id is a digest of the text."""
+
+    repo: str
+    revision: str
+    split: str
+    count: int | None = None
+
+    def label(self) -> str:
+        return f"{self.repo.split('/')[-1]},{self.split}" + (f",n={self.count}" if self.count else "")
+
+    def check(self) -> None:
+        check_hub(self.repo, self.revision, kind="dataset")
+
+    def run(self, ctx: Context) -> None:
+        import datasets
+
+        directory = hub_dir(self.repo, self.revision, kind="dataset")
+        texts = dict.fromkeys(datasets.load_dataset(str(directory), split=self.split)["prompt"])
+        ids = ({"prompt_id": hashlib.sha256(text.encode()).hexdigest()[:16], "prompt": text} for text in texts)
+        rows = [row for row in ids if row["prompt"].strip()][: self.count]
+        check_prompts(rows, source=self.title)
+        write_rows(ctx.out / PROMPTS, rows)
+        ctx.summary(prompts=len(rows))

@@ -1,0 +1,132 @@
+"""Scales: the models, prompts, judge and hyper-parameters that an experiment is run with.
+
+`scale("tiny")` is the synthetic world on a CPU; `scale("paper")` the settings of the paper (section 5.1, appendix C.2;
+what the paper leaves open is taken from the configuration that its authors published).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cong.errors import UserError
+from cong.generation import ExactReward, RewardModel, Sampling
+from cong.graph.stage import Stage
+from cong.models import HubModel, Model
+from cong.prompts import HubPrompts, SyntheticPrompts
+from cong.synthetic.stages import BuildTokenizer, Pretrain
+from cong.synthetic.world import World
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What the methods are given. Dictionaries are keyword arguments of the stages that they are named after."""
+
+    name: str
+    model: Callable[[str, str, int], Model]
+    """(family, size, seed) to the pre-alignment model."""
+    prompts: Callable[[int], Stage]
+    """Seed to the training prompts."""
+    heldout: Stage
+    judge: ExactReward | RewardModel
+    """What labels the candidates of the weak alignment, and scores the evaluation."""
+    max_new_tokens: int
+    candidates: Settings
+    alignment: Settings
+    contrastive: Settings
+    weak_sft: Settings
+    sft: Settings
+    rejected: Settings
+    dpo: Settings
+    sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))
+    """How the sampled evaluation draws."""
+
+
+def scale(name: str) -> Scale:
+    """Return a scale by name; raise `UserError` when there is none."""
+    makers = {"tiny": _tiny, "paper": _paper}
+    if name not in makers:
+        raise UserError(f"unknown scale {name!r}: known are {', '.join(makers)}")
+    return makers[name]()
+
+
+def _tiny() -> Scale:
+    world = World()
+    diverse = Sampling(temperature=0.8, top_p=0.95)
+    return Scale(
+        name="tiny",
+        model=lambda family, size, seed: _pretrained(world, family, size, seed),
+        prompts=lambda seed: SyntheticPrompts(world=world, split="train", count=1536, seed=seed),
+        heldout=SyntheticPrompts(world=world, split="heldout", count=256),
+        judge=ExactReward(world=world),
+        max_new_tokens=48,
+        candidates={"samples": 5, "sampling": diverse},
+        alignment={"beta": 0.1, "learning_rate": 1e-4, "epochs": 1, "global_batch_size": 32, "max_length": 128},
+        contrastive={"sampling": Sampling()},
+        weak_sft={"learning_rate": 5e-4, "epochs": 2, "global_batch_size": 32, "max_length": 128},
+        sft={"learning_rate": 5e-4, "epochs": 2, "global_batch_size": 32, "max_length": 128},
+        rejected={"sampling": diverse},
+        dpo={"learning_rate": 5e-5, "epochs": 1, "global_batch_size": 32, "max_length": 128},
+    )
+
+
+def _pretrained(world: World, family: str, size: str, seed: int) -> Pretrain:
+    steps = {"1.5B": 700, "3B": 700, "7B": 700, "14B": 700}
+    if family not in ("qwen", "llama") or size not in steps:
+        raise UserError(f"there is no tiny model {family}-{size}: families are qwen and llama, sizes {', '.join(steps)}")
+    return Pretrain(
+        world=world,
+        family=family,
+        size=size,  # pyright: ignore[reportArgumentType]
+        tokenizer=BuildTokenizer(world=world, family=family),
+        steps=steps[size],
+        batch_documents=64,
+        learning_rate=4e-3,
+        seed=seed,
+    )
+
+
+CHECKPOINTS = {
+    ("qwen", "1.5B"): ("Qwen/Qwen2.5-1.5B-Instruct", "989aa7980e4cf806f80c7fef2b1adb7bc71aa306"),
+    ("qwen", "3B"): ("Qwen/Qwen2.5-3B-Instruct", "aa8e72537993ba99e69dfaafa59ed015b17504d1"),
+    ("qwen", "7B"): ("Qwen/Qwen2.5-7B-Instruct", "a09a35458c702b33eeacc393d103063234e8bc28"),
+    ("qwen", "14B"): ("Qwen/Qwen2.5-14B-Instruct", "cf98f3b3bbb457ad9e2bb7baf9a0125b6b88caa8"),
+    ("llama", "3B"): ("meta-llama/Llama-3.2-3B-Instruct", "0cb88a4f764b7a12671c53f0838cd831a0843b95"),
+    ("llama", "8B"): ("meta-llama/Meta-Llama-3-8B-Instruct", "5f0b02c75b57c5855da9ae460ce51323ea669d8a"),
+}
+ARMORM = HubModel(
+    repo="RLHFlow/ArmoRM-Llama3-8B-v0.1",
+    revision="eb2676d20da2f2d41082289d23c59b9f7427f955",
+    trust_remote_code=True,  # The model's class with its gating layer lies in the repository.
+)
+ULTRAFEEDBACK = ("HuggingFaceH4/ultrafeedback_binarized", "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85")
+
+
+def _paper() -> Scale:
+    repo, revision = ULTRAFEEDBACK
+    diverse = Sampling(temperature=0.8, top_p=0.95)
+    training = {"global_batch_size": 64, "max_length": 2048, "scheduler": "cosine", "warmup_ratio": 0.1}
+    return Scale(
+        name="paper",
+        model=lambda family, size, seed: _checkpoint(family, size),
+        prompts=lambda seed: HubPrompts(repo=repo, revision=revision, split="train_prefs"),
+        heldout=HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
+        judge=RewardModel(model=ARMORM),
+        max_new_tokens=2048,
+        candidates={"samples": 5, "sampling": diverse},
+        alignment={"beta": 0.1, "learning_rate": 8e-7, "epochs": 1, **training},
+        contrastive={"sampling": Sampling(repetition_penalty=1.2)},
+        weak_sft={"learning_rate": 1e-5, "epochs": 1, **training},
+        sft={"learning_rate": 1e-5, "epochs": 2, **training},
+        rejected={"sampling": diverse},
+        dpo={"learning_rate": 6e-7, "epochs": 1, **training},
+    )
+
+
+def _checkpoint(family: str, size: str) -> HubModel:
+    if (family, size) not in CHECKPOINTS:
+        known = ", ".join(f"{family}-{size}" for family, size in CHECKPOINTS)
+        raise UserError(f"the paper has no model {family}-{size}: it has {known}")
+    repo, revision = CHECKPOINTS[family, size]
+    return HubModel(repo=repo, revision=revision)

@@ -1,0 +1,1 @@
+"""The synthetic world: knowledge, prompts, corpus, exact reward, tokenizers and tiny model families for a CPU."""

@@ -1,0 +1,75 @@
+"""Stages that make the synthetic world's tokenizer and pretrained models."""
+
+import shutil
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cong.graph.journal import truncate_metrics
+from cong.graph.stage import Context, Stage
+from cong.synthetic.models import Size, pretrain
+from cong.synthetic.tokenizer import Family, build_tokenizer
+from cong.synthetic.world import World
+
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildTokenizer(Stage):
+    """A byte-pair tokenizer with the chat template of a family, trained on the world's corpus."""
+
+    world: World
+    family: Family
+
+    def label(self) -> str:
+        return self.family
+
+    def run(self, ctx: Context) -> None:
+        build_tokenizer(self.world, family=self.family, directory=ctx.out / "tokenizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Stage):
+    """A base model of one size, trained on the world's corpus: what a hub's checkpoint is elsewhere."""
+
+    VERSION: ClassVar[int] = 1
+
+    world: World
+    family: Family
+    size: Size
+    tokenizer: BuildTokenizer
+    steps: int
+    batch_documents: int
+    learning_rate: float
+    seed: int
+
+    def label(self) -> str:
+        return f"{self.family}-{self.size},seed={self.seed}"
+
+    def run(self, ctx: Context) -> None:
+        state = ctx.out / "state"
+        seen: list[int] = []
+
+        def log(step: int, loss: float) -> None:
+            if not seen:
+                # After a kill the steps since the last saved state come again.
+                truncate_metrics(ctx.metrics_path, last_step=step)
+                seen.append(step)
+            if (step + 1) % LOG_EVERY == 0:
+                ctx.log(step + 1, loss=loss)
+                ctx.progress(done=step + 1, total=self.steps, unit="steps")
+
+        results = pretrain(
+            world=self.world,
+            family=self.family,
+            size=self.size,
+            tokenizer_dir=ctx.path(self.tokenizer) / "tokenizer",
+            output_dir=ctx.out / "model",
+            steps=self.steps,
+            batch_documents=self.batch_documents,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            log=log,
+            checkpoint_dir=state,
+        )
+        shutil.rmtree(state, ignore_errors=True)
+        ctx.summary(**results)

@@ -1,0 +1,110 @@
+"""What a person sees while stages run: bars on a terminal, plain lines in a log."""
+
+import sys
+import time
+from pathlib import Path
+
+from cong.graph.journal import Progress, read_progress
+from cong.graph.plan import Plan
+from cong.graph.runner import LOG, first_line
+from cong.graph.stage import Stage
+from cong.graph.store import Store
+
+LINE_SECONDS = 15.0
+
+
+class Terminal:
+    """Observer of a run. On a terminal it shows a bar per running stage; elsewhere it prints a line now and then."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self._store = store
+        self._total, self._done = len(plan.todo), 0
+        self._started: dict[str, float] = {}
+        self._last_line = time.monotonic()
+        self._bars = _Bars(self._total) if sys.stdout.isatty() else None
+
+    def started(self, stage: Stage) -> None:
+        """Remember when the stage was given to a process."""
+        self._started[stage.fingerprint] = time.monotonic()
+
+    def finished(self, stage: Stage, outcome: str) -> None:
+        """Print one line for the stage."""
+        self._done += 1
+        seconds = time.monotonic() - self._started[stage.fingerprint]
+        what = f"{seconds:6.1f} s" if outcome == "made" else "made by another process"
+        self._end(stage, f"[{self._done:>3}/{self._total}] {stage.title}  {what}")
+
+    def failed(self, stage: Stage, error: BaseException) -> None:
+        """Print what failed, and where its log is."""
+        self._end(stage, f"FAILED {stage.title}: {first_line(error)}\n       log: {self._store.directory(stage) / LOG}")
+
+    def tick(self, running: list[Stage]) -> None:
+        """Show how far the running stages are."""
+        states = [(stage, self._progress(stage)) for stage in running]
+        if self._bars:
+            self._bars.update(states, done=self._done)
+        elif time.monotonic() - self._last_line > LINE_SECONDS:
+            self._last_line = time.monotonic()
+            for stage, progress in states:
+                print(f"          {stage.title}  {describe_progress(progress)}", flush=True)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._bars:
+            self._bars.stop()
+
+    def _progress(self, stage: Stage) -> Progress | None:
+        return read_progress(Path(self._store.directory(stage)) / "progress.json")
+
+    def _end(self, stage: Stage, line: str) -> None:
+        if self._bars:
+            self._bars.end(stage, line)
+        else:
+            print(line, flush=True)
+
+
+class _Bars:
+    def __init__(self, total: int) -> None:
+        from rich import progress
+
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            transient=True,
+        )
+        self._all = self._bars.add_task("stages", total=total, rate="")
+        self._tasks: dict = {}
+        self._bars.start()
+
+    def update(self, states: list[tuple[Stage, Progress | None]], *, done: int) -> None:
+        self._bars.update(self._all, completed=done)
+        for stage, progress in states:
+            task = self._tasks.get(stage.fingerprint)
+            if task is None:
+                task = self._tasks[stage.fingerprint] = self._bars.add_task(stage.title, total=None, rate="")
+            if progress:
+                self._bars.update(task, total=progress.total, completed=progress.done, rate=_speed(progress))
+
+    def end(self, stage: Stage, line: str) -> None:
+        task = self._tasks.pop(stage.fingerprint, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        self._bars.console.print(line, highlight=False, markup=False)
+
+    def stop(self) -> None:
+        self._bars.stop()
+
+
+def describe_progress(progress: Progress | None) -> str:
+    """Return share done, speed and time left as text."""
+    if progress is None:
+        return "starting"
+    share = f"{100 * progress.done / max(progress.total, 1):.0f} %"
+    return f"{progress.done:g} of {progress.total:g} {progress.unit} ({share}), {_speed(progress)}"
+
+
+def _speed(progress: Progress) -> str:
+    left = progress.seconds_left
+    return f"{progress.rate:.1f} {progress.unit}/s" + ("" if left is None else f", {left:.0f} s left")

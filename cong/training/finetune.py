@@ -1,0 +1,101 @@
+"""Base of the stages that train a model with one of TRL's trainers.
+
+A subclass says how its rows are tokenized and which trainer computes its loss; order, execution, checkpoints and curves
+are shared. Its fields are hyper-parameters only: workers, DeepSpeed and micro-batch are resources.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from cong.graph.resources import Demand, Resources
+from cong.graph.stage import Context, Stage
+from cong.models import Model, check_model, model_dir
+from cong.training.job import Job
+from cong.training.launch import launch
+from cong.training.order import accumulation_steps
+from cong.training.rows import TokenRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Stage):
+    """Trains `model` on the rows of `data`; gradients are clipped at norm 1, the optimizer is AdamW."""
+
+    model: Model
+    data: Stage
+    learning_rate: float
+    epochs: int = 1
+    global_batch_size: int = 64
+    scheduler: str = "cosine"
+    warmup_ratio: float = 0.1
+    """Share of the optimizer steps in which the learning rate rises."""
+    max_length: int = 2048
+    """Prompt and response together are cut after so many tokens."""
+    weight_decay: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least = {"epochs": 1, "global_batch_size": 1, "max_length": 2, "weight_decay": 0.0}
+        for name, lowest in at_least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} = {getattr(self, name)} is below {lowest}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate} is not above 0")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(f"warmup_ratio = {self.warmup_ratio} is not in [0, 1)")
+
+    def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
+        """Tokenize the rows of the inputs."""
+        raise NotImplementedError
+
+    def trainer(self, *, settings: dict[str, Any], **parts: Any) -> Any:
+        """Return TRL's trainer, from settings that its configuration class takes and parts that it takes itself."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        check_model(self.model)
+
+    def demand(self, resources: Resources) -> Demand:
+        self.accumulation(resources)
+        return resources.training_demand()
+
+    def accumulation(self, resources: Resources) -> int:
+        """Return the micro-batches per worker and optimizer step; raise `ValueError` when they do not come out even."""
+        return accumulation_steps(
+            global_batch_size=self.global_batch_size,
+            workers=resources.train_workers,
+            micro_batch=resources.micro_batch,
+        )
+
+    def run(self, ctx: Context) -> None:
+        self.accumulation(ctx.resources)
+        job = self._job(ctx)
+        # A kill after the model was complete, but before the stage was published, repeats nothing.
+        if not job.result.exists():
+            self._train(ctx, job)
+        ctx.summary(**json.loads(job.result.read_text()))
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        job.tokens.unlink(missing_ok=True)
+
+    def _job(self, ctx: Context) -> Job:
+        return Job(
+            stage=self,
+            model=model_dir(ctx, self.model),
+            out=ctx.out,
+            metrics=ctx.metrics_path,
+            progress=ctx.progress_path,
+            resources=ctx.resources,
+        )
+
+    def _train(self, ctx: Context, job: Job) -> None:
+        from transformers import AutoTokenizer
+
+        from cong.training.loop import train
+
+        rows = self.token_rows(ctx, AutoTokenizer.from_pretrained(job.model))
+        if not rows.lengths:
+            raise ValueError(f"no row of {self.data.title} can be trained on: {rows.counts}")
+        rows.save(job.tokens)
+        ctx.summary(**rows.counts)
+        launch(train, job, resources=ctx.resources, scratch=ctx.out / ".ray")

@@ -1,0 +1,139 @@
+"""The training loop of one process: alone, or as one of Ray Train's workers.
+
+It keeps no state of its own: called again after a kill, it continues from the last complete checkpoint.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from cong.graph.journal import replace_text, truncate_metrics
+from cong.graph.resources import Resources
+from cong.training import checkpoints
+from cong.training.job import Job
+from cong.training.order import row_order
+from cong.training.settings import arguments
+
+
+def train(job: Job) -> None:
+    """Train, save the model into `job.trained` and the final numbers into `job.result`."""
+    prepare_process(job.resources)
+    from transformers import AutoTokenizer
+
+    dataset = ordered_rows(job)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    # Settings before the model: under ZeRO-3 it is loaded in parts, which it must know from them.
+    settings = arguments(job, steps=len(dataset) // job.stage.global_batch_size)
+    trainer = job.stage.trainer(
+        settings=settings,
+        model=str(job.model),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=_callbacks(job),
+    )
+    _silence(trainer)
+    resumed = _resume(job, trainer)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    seconds = time.monotonic() - started
+    save_model(job, trainer)
+    if trainer.is_world_process_zero():
+        _write_result(job, trainer, dataset, first_step=checkpoints.step_of(resumed), seconds=seconds)
+
+
+def prepare_process(resources: Resources) -> None:
+    """Set threads, and DeepSpeed's communication on a CPU, before anything asks for them."""
+    import torch
+    from transformers.utils import logging
+
+    from cong.training.trainers import score_responses_only
+
+    score_responses_only()
+    logging.disable_progress_bar()
+    if resources.device == "cpu":
+        torch.set_num_threads(resources.threads)
+    if resources.deepspeed != "none" and resources.device == "cpu":
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+
+
+def ordered_rows(job: Job) -> Any:
+    """Return the rows of the whole training in their order, mapped from the file of tokens."""
+    from datasets import Dataset
+
+    stage = job.stage
+    rows = Dataset.from_file(str(job.tokens))
+    order = row_order(
+        lengths=rows["length"][:],
+        epochs=stage.epochs,
+        global_batch_size=stage.global_batch_size,
+        seed=stage.seed,
+    )
+    return rows.select(order)
+
+
+def save_model(job: Job, trainer: Any) -> None:
+    """Save the model whole: weights in the run's dtype, the tokenizer and generation settings of the initial model."""
+    import torch
+
+    partial = job.out / ".model"
+    if job.resources.deepspeed == "none":
+        trainer.model.to(getattr(torch, job.resources.dtype))
+    trainer.save_model(str(partial))
+    if trainer.is_world_process_zero():
+        (partial / "training_args.bin").unlink()
+        _copy_companions(job.model, partial)
+        shutil.rmtree(job.trained, ignore_errors=True)
+        partial.replace(job.trained)
+
+
+def _copy_companions(source: Path, target: Path) -> None:
+    from transformers import AutoTokenizer
+
+    # The trainer may have set a padding token or changed when generation ends.
+    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    if (source / "generation_config.json").exists():
+        shutil.copy(source / "generation_config.json", target)
+
+
+def _callbacks(job: Job) -> list[Any]:
+    from cong.training.callbacks import Curves, TimedCheckpoints
+
+    shape = checkpoints.execution_shape(job.resources)
+    return [
+        Curves(metrics=job.metrics, progress=job.progress),
+        TimedCheckpoints(seconds=job.resources.checkpoint_seconds, shape=shape),
+    ]
+
+
+def _silence(trainer: Any) -> None:
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _resume(job: Job, trainer: Any) -> Path | None:
+    shape = checkpoints.execution_shape(job.resources)
+    with trainer.args.main_process_first(local=False):
+        if trainer.is_world_process_zero():
+            checkpoints.discard_unusable(job.checkpoints, shape=shape)
+        resumed = checkpoints.last_complete(job.checkpoints, shape=shape)
+        if trainer.is_world_process_zero():
+            truncate_metrics(job.metrics, last_step=checkpoints.step_of(resumed))
+    return resumed
+
+
+def _write_result(job: Job, trainer: Any, dataset: Any, *, first_step: int, seconds: float) -> None:
+    losses = [point["loss"] for point in trainer.state.log_history if "loss" in point]
+    tokens = sum(dataset["length"][first_step * job.stage.global_batch_size :])
+    result = {
+        "train_loss": losses[-1],
+        "steps": trainer.state.global_step,
+        "resumed_at_step": first_step,
+        "train_seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 1),
+    }
+    replace_text(job.result, json.dumps(result, indent=1) + "\n")

@@ -1,0 +1,153 @@
+"""Log-probabilities of preference pairs under the reference policy, computed once for every beta and learning rate.
+
+Writes `reference.parquet`: prompt_id, ref_chosen_logp, ref_rejected_logp (sums over response tokens, in nats).
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cong.data import PAIRS, Row, read_rows, write_rows
+from cong.graph.resources import Demand, Resources
+from cong.graph.stage import Context, Stage
+from cong.models import Model, check_model, model_dir
+from cong.training.launch import launch
+from cong.training.rows import preference_rows
+
+if TYPE_CHECKING:
+    import torch
+
+REFERENCE = "reference.parquet"
+_PART = 1024
+"""Rows of a part: a run that was killed continues at the parts that are missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceLogprobs(Stage):
+    """log pi_ref(y | x) of both sides of every pair."""
+
+    model: Model
+    data: Stage
+    max_length: int = 2048
+
+    def check(self) -> None:
+        check_model(self.model)
+
+    def demand(self, resources: Resources) -> Demand:
+        return resources.training_demand()
+
+    def run(self, ctx: Context) -> None:
+        job = ReferenceJob(
+            model=model_dir(ctx, self.model),
+            pairs=ctx.path(self.data) / PAIRS,
+            max_length=self.max_length,
+            parts=ctx.out / ".parts",
+            progress=ctx.progress_path,
+            resources=ctx.resources,
+        )
+        job.parts.mkdir(exist_ok=True)
+        launch(compute_reference, job, resources=ctx.resources, scratch=ctx.out / ".ray")
+        rows = [row for path in sorted(job.parts.glob("*.parquet")) for row in read_rows(path)]
+        write_rows(ctx.out / REFERENCE, rows)
+        shutil.rmtree(job.parts)
+        ctx.summary(rows=len(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceJob:
+    """What a process that computes reference log-probabilities is told."""
+
+    model: Path
+    pairs: Path
+    max_length: int
+    parts: Path
+    progress: Path
+    resources: Resources
+
+
+def compute_reference(job: ReferenceJob) -> None:
+    """Compute the parts of this process: every `world_size`-th one that is not there yet."""
+    from transformers import AutoTokenizer
+
+    from cong.graph.journal import write_progress
+    from cong.training.loop import prepare_process
+
+    prepare_process(job.resources)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    rank, workers = _place(job.resources)
+    rows = read_rows(job.pairs)
+    starts = range(0, len(rows), _PART)
+    missing = [start for start in starts[rank::workers] if not _part(job, start).exists()]
+    score = _scorer(job, tokenizer) if missing else None
+    for done, start in enumerate(missing):
+        assert score is not None
+        write_rows(_part(job, start), score(rows[start : start + _PART]))
+        if rank == 0:
+            seen = min((len(starts) - len(missing) + done + 1) * _PART, len(rows))
+            write_progress(job.progress, done=seen, total=len(rows), unit="pair")
+
+
+def _part(job: ReferenceJob, start: int) -> Path:
+    return job.parts / f"{start:010d}.parquet"
+
+
+def _place(resources: Resources) -> tuple[int, int]:
+    if not resources.distributed_training:
+        return 0, 1
+    import ray.train
+
+    context = ray.train.get_context()
+    return context.get_world_rank(), context.get_world_size()
+
+
+def _scorer(job: ReferenceJob, tokenizer: Any) -> Any:
+    """Return a function from rows of pairs to rows of the output; it holds the model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    from cong.training.settings import weights_dtype
+
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
+    add_fused_lm_head(model)
+    model.to(job.resources.device).eval()
+
+    def score(rows: list[Row]) -> list[Row]:
+        tokens = preference_rows(tokenizer, rows, max_length=job.max_length).columns
+        found = {}
+        for batch in _batches(tokens, size=job.resources.micro_batch):
+            chosen, rejected = pair_logprobs(model, batch, tokenizer=tokenizer, resources=job.resources)
+            for pair, one, other in zip(batch, chosen.tolist(), rejected.tolist(), strict=True):
+                found[pair["prompt_id"]] = {"ref_chosen_logp": one, "ref_rejected_logp": other}
+        return [{"prompt_id": prompt_id, **found[prompt_id]} for prompt_id in tokens["prompt_id"]]
+
+    return score
+
+
+def _batches(tokens: dict[str, list[Any]], *, size: int) -> Iterator[list[Row]]:
+    pairs = [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
+    pairs.sort(key=lambda pair: len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"])))
+    yield from (pairs[start : start + size] for start in range(0, len(pairs), size))
+
+
+def pair_logprobs(
+    model: Any, pairs: list[Row], *, tokenizer: Any, resources: Resources
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return the summed response log-probabilities of the chosen and of the rejected side, one number per pair each."""
+    import torch
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    # The trainer's own collator and precision, so that training begins at a margin of zero.
+    lists = [{name: ids.tolist() for name, ids in pair.items() if name != "prompt_id"} for pair in pairs]
+    collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)
+    batch = {name: tensor.to(resources.device) for name, tensor in collator(lists).items()}
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    mixed = resources.dtype == "bfloat16" and resources.deepspeed == "none"
+    with torch.no_grad(), torch.autocast(resources.device, dtype=torch.bfloat16, enabled=mixed):
+        output = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
+        )
+    chosen, rejected = output.log_probs.float().sum(dim=1).chunk(2)
+    return chosen, rejected

@@ -1,0 +1,32 @@
+"""Supervised fine-tuning on responses: Stage I of ConG, and the weak-to-strong baselines.
+
+    SFT(model=strong, data=ContrastiveGenerate(...), learning_rate=1e-5, epochs=2)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cong.data import RESPONSES, read_rows
+from cong.graph.stage import Context
+from cong.training.finetune import Finetune
+from cong.training.rows import TokenRows, completion_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT(Finetune):
+    """Minimizes -E[log pi_theta(y | x)] over the responses y of `data` (Eq. 11), averaged over response tokens."""
+
+    def label(self) -> str:
+        return f"lr={self.learning_rate:g}"
+
+    def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
+        rows = read_rows(ctx.path(self.data) / RESPONSES)
+        return completion_rows(tokenizer, rows, max_length=self.max_length)
+
+    def trainer(self, *, settings: dict[str, Any], **parts: Any) -> Any:
+        from trl import SFTConfig
+
+        from cong.training.trainers import CompletionTrainer
+
+        config = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=self.max_length)
+        return CompletionTrainer(args=config, **parts)

@@ -1,0 +1,161 @@
+"""The method in one table: base, Weak SFT (pre), Weak SFT (post), ConG-S and ConG, and the weak pair's rewards against alpha.
+
+At tiny scale the world is synthetic, its reward is known exactly, and everything runs on a CPU in minutes.
+At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by ArmoRM.
+
+    cong run experiments/quickstart.py                               one seed
+    cong run experiments/quickstart.py --set seeds=0,1,2             three seeds, with intervals over them
+    cong plan experiments/quickstart.py --scale paper --profile l40x4
+"""
+
+from collections.abc import Iterator
+
+from cong import methods
+from cong.evaluation import EVALUATION
+from cong.experiment import Cell, Results
+from cong.report import Block, Figure, Responses, Table, Text
+from cong.report.statistics import best_row, estimate, select, spearman, values_of
+
+METHODS = ("Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
+ALPHAS = tuple(step / 10 for step in range(11))
+
+
+def cells(
+    scale,
+    *,
+    alpha: float = 0.4,
+    beta: float = 0.5,
+    seeds: tuple[int, ...] = (0,),
+    alphas: tuple[float, ...] = ALPHAS,
+    weak: str = "3B",
+    strong: str = "7B",
+) -> list[Cell]:
+    found = []
+    for seed in seeds:
+        t = methods.transition("qwen", weak=weak, strong=strong, scale=scale, seed=seed)
+        common = {"seed": seed, "weak": weak, "strong": strong}
+        models = {
+            "Base": methods.base(t),
+            "Weak SFT (pre)": methods.weak_sft_pre(t),
+            "Weak SFT (post)": methods.weak_sft_post(t),
+            "ConG-S": methods.cong_s(t, alpha=alpha),
+            "ConG": methods.cong(t, alpha=alpha, beta=beta),
+        }
+        settings = {"ConG-S": {"alpha": alpha}, "ConG": {"alpha": alpha, "beta": beta}}
+        for name, model in models.items():
+            axes = {"method": name, **settings.get(name, {}), **common}
+            found.append(Cell(stage=methods.evaluate(t, model), axes={**axes, "decoding": "greedy"}))
+            found.append(Cell(stage=methods.evaluate(t, model, sampled=True), axes={**axes, "decoding": "sampled"}))
+        for value in alphas:
+            axes = {"pair": "contrastive", "alpha": value, **common}
+            found.append(Cell(stage=methods.evaluate_contrastive(t, alpha=value), axes=axes))
+        for judge, explicit in (("explicit", True), ("implicit", False)):
+            stage = methods.pair_agreement(t, alpha=alpha, explicit=explicit)
+            found.append(Cell(stage=stage, axes={"agreement": judge, "alpha": alpha, **common}))
+    return found
+
+
+def report(results: Results) -> Iterator[Block]:
+    yield _methods_table(results)
+    yield from _agreement(results)
+    yield _alpha_figure(results)
+    yield _alpha_text(results)
+    yield _side_by_side(results)
+
+
+def _methods_table(results: Results) -> Table:
+    measures = (
+        ("reward, greedy", "greedy", "reward"),
+        ("reward, sampled", "sampled", "reward"),
+        ("wins against base", "greedy", "win_rate"),
+        ("implicit reward per token", "greedy", "implicit_per_token"),
+        ("tokens", "greedy", "tokens"),
+    )
+    columns = [
+        [estimate(select(results, method=method, decoding=decoding), name) for method in METHODS]
+        for _, decoding, name in measures
+    ]
+    rows = [(method, *(str(column[index]) for column in columns)) for index, method in enumerate(METHODS)]
+    seeds = len(values_of(results, "seed"))
+    over = "Student's t over seeds" if seeds > 1 else "bootstrap over prompts; the spread between seeds is not in it"
+    return Table(
+        title="Methods on held-out prompts",
+        columns=("method", *(title for title, _, _ in measures)),
+        rows=rows,
+        best=(None, *(best_row(column) for column in columns[:3]), None, None),
+        caption=f"Mean and 95 % interval ({over}); {seeds} seed{'s' if seeds > 1 else ''}. "
+        "Sampled: temperature 0.7, top-p 0.95, mean of four samples per prompt.",
+    )
+
+
+def _agreement(results: Results) -> Iterator[Block]:
+    shares = {
+        judge: [result.values["chosen_better"] for result in select(results, agreement=judge)]
+        for judge in ("explicit", "implicit")
+    }
+    text = "; ".join(
+        f"by {judge} reward {', '.join(f'{100 * share:.0f} %' for share in found)}" for judge, found in shares.items()
+    )
+    weak = min(shares["explicit"]) < 0.5
+    yield Text(
+        title="Is the chosen response of Stage II better than the rejected one?",
+        text=f"Share of the differing pairs in which it is, per seed (ties count one half): {text}. "
+        + ("Below one half, Stage II is trained away from the better response and cannot be expected to help." if weak else ""),
+        warning=weak,
+    )
+
+
+def _alpha_figure(results: Results) -> Figure:
+    found = [result for result in results if "pair" in result.axes]
+    alphas = values_of(found, "alpha")
+
+    def draw(axes) -> None:
+        names = (("reward", "explicit reward"), ("implicit_per_token", "implicit reward per token (nats)"))
+        for panel, (name, label) in zip(axes, names, strict=True):
+            estimates = [estimate(select(found, alpha=alpha), name) for alpha in alphas]
+            panel.plot(alphas, [e.mean for e in estimates], marker="o", markersize=4, color="#1f5fbf")
+            panel.fill_between(alphas, [e.low for e in estimates], [e.high for e in estimates], alpha=0.18, color="#1f5fbf")
+            panel.set_xlabel("contrastive coefficient α")
+            panel.set_ylabel(label)
+
+    return Figure(
+        title="Contrastive decoding of the weak pair: reward against alpha",
+        name="reward_alpha",
+        draw=draw,
+        panels=2,
+        caption="Greedy contrastive responses to the held-out prompts; the band is the 95 % interval. α = 1 is plain "
+        "decoding of the aligned weak model among its likely tokens, α = 0 the pure log-ratio.",
+    )
+
+
+def _alpha_text(results: Results) -> Text:
+    found = [result for result in results if "pair" in result.axes]
+    parts = []
+    for seed in values_of(found, "seed"):
+        one = select(found, seed=seed)
+        alphas = [float(result.axes["alpha"]) for result in one]
+        rho = spearman(alphas, [result.values["implicit_per_token"] for result in one])
+        best = max(one, key=lambda result: result.values["reward"])
+        parts.append(f"seed {seed}: Spearman correlation of alpha and implicit reward {rho:.2f}, "
+                     f"best explicit reward {best.values['reward']:.2f} at alpha {best.axes['alpha']:g}")  # fmt: skip
+    return Text(text="; ".join(parts) + ".")
+
+
+def _side_by_side(results: Results) -> Responses:
+    first = values_of(results, "seed")[0]
+    answers = {
+        method: {
+            row["prompt_id"]: row
+            for row in select(results, method=method, decoding="greedy", seed=first)[0].rows(EVALUATION)
+        }
+        for method in METHODS
+    }
+    common = sorted(set.intersection(*(set(rows) for rows in answers.values())))[:5]
+    prompts = [
+        (
+            answers[METHODS[0]][prompt_id]["prompt"],
+            {m: f"{rows[prompt_id]['response']}  ({rows[prompt_id]['reward']:.2f})" for m, rows in answers.items()},
+        )
+        for prompt_id in common
+    ]
+    return Responses(title="Five prompts", prompts=prompts, caption="Greedy responses, explicit reward in brackets.")
