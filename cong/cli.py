@@ -92,6 +92,65 @@ def status(store: StoreDir = Path("runs")) -> None:
 
 
 @app.command()
+def decode(
+    post: Annotated[Path, typer.Option(help="Checkpoint after alignment, pi_r.")],
+    prompts: Annotated[Path, typer.Option(help="Prompts: .jsonl or .parquet with prompt or messages.")],
+    output: Annotated[Path, typer.Option(help="Parquet file of responses.")],
+    pre: Annotated[Path | None, typer.Option(help="Checkpoint before alignment, pi_ref; without it plain decoding.")] = None,
+    alpha: Annotated[str, typer.Option(help="Contrastive coefficient in [0, 1]; several with commas.")] = "0.5",
+    pruning_threshold: Annotated[float, typer.Option(help="lambda of Eq. 8.")] = 0.1,
+    repetition_penalty: float = 1.2,
+    max_new_tokens: int = 2048,
+    scores: Annotated[str, typer.Option(help="formula, or official for the published code's scores.")] = "formula",
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    profile: Profile = "laptop",
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default is the profile's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default is the profile's.")] = None,
+    actors: Annotated[int | None, typer.Option(help="Ray Data actors; 0 decodes in this process.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows that an actor decodes at a time.")] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="Decode in this process.")] = False,
+) -> None:
+    """Decode a file of prompts contrastively, without any experiment. Run it again to resume."""
+    from cong.generation.files import FileJob, decode_file
+    from cong.graph.resources import load_profile
+
+    chosen = {"dtype": dtype, "device": device, "slots": batch_size, "actors": 0 if no_ray else actors}
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "pruning_threshold": pruning_threshold,
+        "scores": scores,
+    }
+    job = FileJob(
+        post=post,
+        pre=pre,
+        prompts=prompts,
+        output=output,
+        alphas=_alphas(alpha),
+        settings=settings,
+        seed=seed,
+        resources=load_profile(profile, **{key: value for key, value in chosen.items() if value is not None}),
+    )
+    decoded, failed = decode_file(job)
+    typer.echo(f"{output}: {decoded} rows decoded, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _alphas(text: str) -> tuple[float, ...]:
+    from cong.experiment import parse
+
+    try:
+        return parse(text, tuple[float, ...])
+    except ValueError as error:
+        raise UserError(f"--alpha {text}: {error}") from error
+
+
+@app.command()
 def doctor(
     profile: Profile = "laptop",
     store: StoreDir = Path("runs"),
@@ -130,9 +189,9 @@ def _prepare(
 
 
 def _mlflow_command(store: Any) -> str:
-    from cong.tracking import tracking_uri
+    from cong.tracking import tracking_uri, without_password
 
-    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri(store)}"
+    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {without_password(tracking_uri(store))}"
 
 
 def main() -> None:

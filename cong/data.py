@@ -72,11 +72,11 @@ def row_seed(*, seed: int, prompt_id: str, sample: int = 0) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def chat_prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> tuple[int, ...]:
-    """Return the tokens of the chat prompt for one user turn, up to where the assistant begins.
+def chat_prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str | list[dict[str, str]]) -> tuple[int, ...]:
+    """Return the tokens of a chat, or of one user turn, up to where the assistant begins.
 
     The template writes its special tokens itself; tokenizing its text a second time would add another BOS.
     """
-    messages = [{"role": "user", "content": prompt}]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
     return tuple(encoded["input_ids"])  # pyright: ignore[reportCallIssue, reportArgumentType]

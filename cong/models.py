@@ -159,7 +159,9 @@ def _vocabulary_digest(directory: Path) -> str | None:
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
-    vocabulary = {"model": content.get("model"), "added_tokens": content.get("added_tokens")}
+    # Only which token has which id counts: saving a tokenizer with another version of the library rewrites the rest.
+    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    vocabulary = {"vocabulary": content["model"].get("vocab"), "added": added}
     return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cong.data import read_rows
 from cong.errors import UserError
@@ -36,6 +37,15 @@ def tracking_uri(store: Store) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(store.root / 'mlflow.db').resolve()}"
 
 
+def check_tracking(store: Store) -> None:
+    """Raise `UserError` when the tracker does not answer."""
+    uri = tracking_uri(store)
+    try:
+        _client(uri).search_experiments(max_results=1)
+    except Exception as error:
+        raise UserError(_silent(uri, error)) from error
+
+
 class Tracker:
     """Observer that mirrors a run into MLflow."""
 
@@ -52,7 +62,7 @@ class Tracker:
             self._log_params(self._parent, params)
             self._cell_runs = [self._create_cell(cell) for cell in cells]
         except Exception as error:
-            raise UserError(f"MLflow at {self._uri} does not answer: {type(error).__name__}: {error}") from error
+            raise UserError(_silent(self._uri, error)) from error
         self._owner = _owners(plan, cells, self._cell_runs)
 
     def started(self, stage: Stage) -> str | None:
@@ -188,12 +198,29 @@ class Tracker:
                   "All results are in the store.", file=sys.stderr, flush=True)  # fmt: skip
 
 
-def _connect(uri: str, store: Store, name: str) -> tuple[Any, str]:
+def _client(uri: str) -> Any:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # A server that is away is reported within seconds instead of minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri=uri)
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def without_password(uri: str) -> str:
+    """Return an address that may be shown: `http://user:secret@host` loses its user and secret."""
+    parts = urlsplit(uri)
+    return uri if parts.password is None else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _silent(uri: str, error: Exception) -> str:
+    return f"MLflow at {without_password(uri)} does not answer: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _connect(uri: str, store: Store, name: str) -> tuple[Any, str]:
+    client = _client(uri)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return client, found.experiment_id

@@ -12,7 +12,7 @@ from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.models import LocalModel
 from cong.training import DPO, SFT, ReferenceLogprobs
-from cong.training.order import accumulation_steps, row_order, steps_per_epoch
+from cong.training.order import accumulation_steps, row_order
 
 WORDS = [a + b for a in ("ba", "du", "ki", "lo", "me", "sa") for b in ("n", "r", "sh", "t", "v")]
 TEMPLATE = (

@@ -6,6 +6,8 @@
         print(tokenizer.decode(completion.token_ids), completion.logprob_post - completion.logprob_pre)
 """
 
+from cong.decoding.generate import ContrastivePair, GenerateEngine
+from cong.decoding.logprobs import teacher_forced_logprobs
 from cong.decoding.models import check_pair, load_model
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.slots import SlotEngine
@@ -13,11 +15,14 @@ from cong.decoding.types import Completion, Decoding, Request
 
 __all__ = [
     "Completion",
+    "ContrastivePair",
     "Decoding",
+    "GenerateEngine",
     "Request",
     "SlotEngine",
     "check_pair",
     "contrastive_scores",
     "load_model",
     "log_probs",
+    "teacher_forced_logprobs",
 ]

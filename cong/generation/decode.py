@@ -1,5 +1,6 @@
 """The worker that decodes: it holds one model, or the weak pair, and a decoding engine."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,6 @@ class DecodeJob:
 
     post: Path
     pre: Path | None = None
-    alpha: float = 1.0
     settings: dict[str, Any]
     resources: Resources
 
@@ -41,9 +41,11 @@ class Decoder:
     def __init__(self, job: DecodeJob) -> None:
         import torch
         from transformers import AutoTokenizer
+        from transformers.utils import logging
 
         from cong.decoding import Decoding, SlotEngine, check_pair, load_model
 
+        logging.disable_progress_bar()
         self.job, resources = job, job.resources
         if resources.device == "cpu":
             torch.set_num_threads(resources.threads)
@@ -72,8 +74,13 @@ class Decoder:
     def _request(self, row: Row) -> Any:
         from cong.decoding import Request
 
-        tokens = chat_prompt_ids(self.tokenizer, row["prompt"])
-        return Request(row_id=row["row_id"], prompt_token_ids=tokens, seed=int(row["seed"]), alpha=self.job.alpha)
+        messages = json.loads(row["messages"]) if row.get("messages") else row["prompt"]
+        return Request(
+            row_id=row["row_id"],
+            prompt_token_ids=chat_prompt_ids(self.tokenizer, messages),
+            seed=row["seed"],
+            alpha=row["alpha"],
+        )
 
     def _response(self, row: Row, completion: Any) -> Row:
         post, pre = completion.logprob_post, completion.logprob_pre
@@ -81,7 +88,8 @@ class Decoder:
             "row_id": row["row_id"],
             "prompt_id": row["prompt_id"],
             "prompt": row["prompt"],
-            "sample": int(row["sample"]),
+            "sample": row["sample"],
+            "alpha": row["alpha"],
             "response": self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True),
             "response_token_ids": list(completion.token_ids),
             "num_tokens": completion.num_tokens,

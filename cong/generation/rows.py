@@ -4,17 +4,22 @@ Every actor holds one worker (models and all) and writes finished rows to `parts
 absent. A rerun reads the parts, computes the rows that are missing, and merges all in the order of the input.
 """
 
+import logging
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cong.data import Row, read_rows, write_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 PART_ROWS = 64
 PART_SECONDS = 10.0
@@ -57,14 +62,16 @@ class Actor:
     def __init__(self, make_worker: Callable[[], Worker], parts: Path) -> None:
         self._worker, self._parts = make_worker(), parts
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+    def __call__(self, batch: "pa.Table") -> dict[str, "np.ndarray"]:
         """Compute the rows of a batch, and return how many there were.
 
         A batch is tried again when its actor dies: what the dead actor had written is not computed twice.
         """
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        import numpy as np
+
         done = _finished_ids(self._parts)
-        return {"rows": [self.compute([row for row in rows if row["row_id"] not in done])]}
+        missing = [row for row in batch.to_pylist() if row["row_id"] not in done]
+        return {"rows": np.array([self.compute(missing)])}
 
     def compute(self, rows: list[Row]) -> int:
         """Write the finished rows to parts as they come, and return how many there were."""
@@ -83,6 +90,9 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
     import pyarrow as pa
     import ray.data
 
+    # The stage reports its own progress, and what an actor raises is raised here.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # One block is what an actor computes at a stretch: long enough to keep its slots full, short enough to share out.
     size = max(resources.slots, min(8 * resources.slots, -(-len(missing) // resources.actors)))
     blocks = [pa.Table.from_pylist(missing[start : start + size]) for start in range(0, len(missing), size)]
@@ -90,6 +100,7 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
         Actor,
         fn_constructor_args=(make_worker, parts),
         batch_size=None,
+        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(resources.actors, len(blocks))),
         num_cpus=resources.threads,
         num_gpus=resources.gpus_per_process,

@@ -13,10 +13,11 @@ from cong.data import RESPONSES, SCORES, Row, chat_prompt_ids, read_rows, write_
 from cong.generation.rows import forget_parts, map_rows
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
-from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir
+from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe, model_dir
 from cong.synthetic.world import World
 
 BATCH = 32
+CHUNK = 8 * BATCH  # Rows of similar length within a chunk share a batch.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,12 @@ class Score(Stage):
         if isinstance(self.judge, ExactReward):
             return [_exact(self.judge.world, row) for row in rows]
         directories = tuple(model_dir(ctx, model) for model in _models(self.judge))
-        worker = PairScorer if isinstance(self.judge, ImplicitReward) else RewardScorer
-        return map_rows(ctx, partial(worker, directories, ctx.resources), rows, max_error_share=self.max_error_share)
+        if isinstance(self.judge, ImplicitReward):
+            worker = partial(PairScorer, directories, ctx.resources)
+        else:
+            trusted = isinstance(self.judge.model, HubModel) and self.judge.model.trust_remote_code
+            worker = partial(RewardScorer, directories, ctx.resources, trust_remote_code=trusted)
+        return map_rows(ctx, worker, rows, max_error_share=self.max_error_share)
 
 
 class PairScorer:
@@ -108,8 +113,8 @@ class PairScorer:
         """Yield every row with log pi_r - log pi_ref of its response and end token."""
         good = [row for row in rows if row["error"] is None]
         yield from (_scored(row, None) for row in rows if row["error"] is not None)
-        for start in range(0, len(good), BATCH):
-            batch = good[start : start + BATCH]
+        for start in range(0, len(good), CHUNK):
+            batch = good[start : start + CHUNK]
             post, pre = (self._logprobs(model, batch) for model in self.pair)
             yield from (_scored(row, a - b) for row, a, b in zip(batch, post, pre, strict=True))
 
@@ -117,7 +122,8 @@ class PairScorer:
         from cong.decoding import teacher_forced_logprobs
 
         prompts = [chat_prompt_ids(self.tokenizer, row["prompt"]) for row in rows]
-        return teacher_forced_logprobs(model, prompts=prompts, completions=[self._completion(row) for row in rows])
+        completions = [self._completion(row) for row in rows]
+        return teacher_forced_logprobs(model, prompts=prompts, completions=completions, batch_size=BATCH)
 
     def _completion(self, row: Row) -> tuple[int, ...]:
         # The text crosses over from whichever model wrote it; its token ids may be of another tokenizer.
@@ -129,7 +135,7 @@ class PairScorer:
 class RewardScorer:
     """Worker that holds a sequence-classification reward model."""
 
-    def __init__(self, directories: tuple[Path], resources: Resources) -> None:
+    def __init__(self, directories: tuple[Path], resources: Resources, *, trust_remote_code: bool = False) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -137,7 +143,9 @@ class RewardScorer:
             torch.set_num_threads(resources.threads)
         dtype = getattr(torch, resources.dtype)
         self.tokenizer = AutoTokenizer.from_pretrained(directories[0])
-        model = AutoModelForSequenceClassification.from_pretrained(directories[0], dtype=dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            directories[0], dtype=dtype, trust_remote_code=trust_remote_code
+        )
         self.model = model.to(resources.device).eval()
 
     def process(self, rows: list[Row]) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """`Generate` and `ContrastiveGenerate`: responses to prompts, written to `responses.parquet`.
 
-Columns: prompt_id, prompt, sample, response, response_token_ids, num_tokens, finish_reason, logprob_post (log pi_r of
+Columns: prompt_id, prompt, sample, alpha, response, response_token_ids, num_tokens, finish_reason, logprob_post (log pi_r of
 the response), logprob_pre (log pi_ref), implicit_reward (their difference, Eq. 4 without beta), error.
 """
 
@@ -105,12 +105,11 @@ class ContrastiveGenerate(Stage):
         return resources.generation_demand()
 
     def run(self, ctx: Context) -> None:
-        rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=1, seed=self.seed)
+        rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=1, seed=self.seed, alpha=self.alpha)
         contrast = {"pruning_threshold": self.pruning_threshold, "scores": self.scores}
         job = DecodeJob(
             post=model_dir(ctx, self.post),
             pre=model_dir(ctx, self.pre),
-            alpha=self.alpha,
             settings=settings(self) | contrast,
             resources=ctx.resources,
         )
@@ -127,7 +126,7 @@ def settings(stage: Generate | ContrastiveGenerate) -> dict:
     }
 
 
-def request_rows(prompts: list[Row], *, samples: int, seed: int) -> list[Row]:
+def request_rows(prompts: list[Row], *, samples: int, seed: int, alpha: float = 1.0) -> list[Row]:
     """Return one row to decode per prompt and sample, each with an id and a seed of its own."""
     return [
         {
@@ -135,6 +134,7 @@ def request_rows(prompts: list[Row], *, samples: int, seed: int) -> list[Row]:
             "prompt_id": row["prompt_id"],
             "prompt": row["prompt"],
             "sample": sample,
+            "alpha": alpha,
             "seed": row_seed(seed=seed, prompt_id=row["prompt_id"], sample=sample),
         }
         for row in prompts

@@ -7,11 +7,13 @@ rate over the same pairs shares.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cong.data import PAIRS, by_prompt, read_rows
 from cong.graph.stage import Context
 from cong.training.finetune import Finetune
+from cong.training.job import TrainerFactory
 from cong.training.reference import REFERENCE, ReferenceLogprobs
 from cong.training.rows import TokenRows, preference_rows
 
@@ -42,10 +44,15 @@ class DPO(Finetune):
         rows.columns["ref_rejected_logps"] = [row["ref_rejected_logp"] for row in found]
         return rows
 
-    def trainer(self, *, settings: dict[str, Any], **parts: Any) -> Any:
-        from trl import DPOConfig
+    def trainer_factory(self) -> TrainerFactory:
+        return partial(preference_trainer, beta=self.beta, max_length=self.max_length)
 
-        from cong.training.trainers import CachedReferenceTrainer
 
-        config = DPOConfig(**settings, beta=self.beta, precompute_ref_log_probs=True, max_length=self.max_length)
-        return CachedReferenceTrainer(args=config, **parts)
+def preference_trainer(*, settings: dict[str, Any], parts: dict[str, Any], beta: float, max_length: int) -> Any:
+    """Return TRL's trainer for pairs that carry their reference log-probabilities."""
+    from trl import DPOConfig
+
+    from cong.training.trainers import CachedReferenceTrainer
+
+    config = DPOConfig(**settings, beta=beta, precompute_ref_log_probs=True, max_length=max_length)
+    return CachedReferenceTrainer(args=config, **parts)

@@ -4,6 +4,7 @@ A subclass says how its rows are tokenized and which trainer computes its loss; 
 are shared. Its fields are hyper-parameters only: workers, DeepSpeed and micro-batch are resources.
 """
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
 from cong.models import Model, check_model, model_dir
-from cong.training.job import Job
+from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
 from cong.training.order import accumulation_steps
 from cong.training.rows import TokenRows
@@ -49,27 +50,19 @@ class Finetune(Stage):
         """Tokenize the rows of the inputs."""
         raise NotImplementedError
 
-    def trainer(self, *, settings: dict[str, Any], **parts: Any) -> Any:
-        """Return TRL's trainer, from settings that its configuration class takes and parts that it takes itself."""
+    def trainer_factory(self) -> TrainerFactory:
+        """Return what makes the trainer whose loss this stage minimizes."""
         raise NotImplementedError
 
     def check(self) -> None:
         check_model(self.model)
 
     def demand(self, resources: Resources) -> Demand:
-        self.accumulation(resources)
+        accumulation_steps(global_batch_size=self.global_batch_size, resources=resources)
         return resources.training_demand()
 
-    def accumulation(self, resources: Resources) -> int:
-        """Return the micro-batches per worker and optimizer step; raise `ValueError` when they do not come out even."""
-        return accumulation_steps(
-            global_batch_size=self.global_batch_size,
-            workers=resources.train_workers,
-            micro_batch=resources.micro_batch,
-        )
-
     def run(self, ctx: Context) -> None:
-        self.accumulation(ctx.resources)
+        accumulation_steps(global_batch_size=self.global_batch_size, resources=ctx.resources)
         job = self._job(ctx)
         # A kill after the model was complete, but before the stage was published, repeats nothing.
         if not job.result.exists():
@@ -80,7 +73,8 @@ class Finetune(Stage):
 
     def _job(self, ctx: Context) -> Job:
         return Job(
-            stage=self,
+            schedule=Schedule(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Schedule)}),
+            trainer_factory=self.trainer_factory(),
             model=model_dir(ctx, self.model),
             out=ctx.out,
             metrics=ctx.metrics_path,

@@ -1,20 +1,38 @@
-"""A training job: everything that a training process is told, and what it leaves behind."""
+"""A training job: everything that a training process is told, and what it leaves behind.
 
+It holds no stage: a worker on another node need not be able to import the experiment that declared the graph.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cong.graph.resources import Resources
 
-if TYPE_CHECKING:
-    from cong.training.finetune import Finetune
+TrainerFactory = Callable[..., Any]
+"""Called with `settings` (of TRL's configuration class) and `parts` (of its trainer); it must be picklable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Which rows form an optimizer step, and the size of the step."""
+
+    learning_rate: float
+    epochs: int
+    global_batch_size: int
+    scheduler: str
+    warmup_ratio: float
+    weight_decay: float
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What to train, from which checkpoint, where, and how it is executed."""
 
-    stage: "Finetune"
+    schedule: Schedule
+    trainer_factory: TrainerFactory
     model: Path
     """Directory of the initial checkpoint."""
     out: Path

@@ -50,7 +50,11 @@ def _run_config(resources: Resources, scratch: Path) -> Any:
     from ray.train import FailureConfig, RunConfig
     from ray.train.v2.api.config import LoggingConfig
 
-    environment = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
     if resources.device == "cpu":
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(resources.threads)}
     return RunConfig(

@@ -20,19 +20,20 @@ from cong.training.settings import arguments
 def train(job: Job) -> None:
     """Train, save the model into `job.trained` and the final numbers into `job.result`."""
     prepare_process(job.resources)
+    _connect(job.resources)
     from transformers import AutoTokenizer
 
     dataset = ordered_rows(job)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     # Settings before the model: under ZeRO-3 it is loaded in parts, which it must know from them.
-    settings = arguments(job, steps=len(dataset) // job.stage.global_batch_size)
-    trainer = job.stage.trainer(
-        settings=settings,
-        model=str(job.model),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=_callbacks(job),
-    )
+    settings = arguments(job, steps=len(dataset) // job.schedule.global_batch_size)
+    parts = {
+        "model": str(job.model),
+        "train_dataset": dataset,
+        "processing_class": tokenizer,
+        "callbacks": _callbacks(job),
+    }
+    trainer = job.trainer_factory(settings=settings, parts=parts)
     _silence(trainer)
     resumed = _resume(job, trainer)
     started = time.monotonic()
@@ -44,7 +45,7 @@ def train(job: Job) -> None:
 
 
 def prepare_process(resources: Resources) -> None:
-    """Set threads, and DeepSpeed's communication on a CPU, before anything asks for them."""
+    """Set what holds for the whole process: threads, no bars in the log, and a head that skips prompt tokens."""
     import torch
     from transformers.utils import logging
 
@@ -54,6 +55,10 @@ def prepare_process(resources: Resources) -> None:
     logging.disable_progress_bar()
     if resources.device == "cpu":
         torch.set_num_threads(resources.threads)
+
+
+def _connect(resources: Resources) -> None:
+    """Let DeepSpeed communicate on a CPU, which it would not find out by itself."""
     if resources.deepspeed != "none" and resources.device == "cpu":
         import deepspeed
 
@@ -64,13 +69,13 @@ def ordered_rows(job: Job) -> Any:
     """Return the rows of the whole training in their order, mapped from the file of tokens."""
     from datasets import Dataset
 
-    stage = job.stage
+    schedule = job.schedule
     rows = Dataset.from_file(str(job.tokens))
     order = row_order(
         lengths=rows["length"][:],
-        epochs=stage.epochs,
-        global_batch_size=stage.global_batch_size,
-        seed=stage.seed,
+        epochs=schedule.epochs,
+        global_batch_size=schedule.global_batch_size,
+        seed=schedule.seed,
     )
     return rows.select(order)
 
@@ -128,7 +133,7 @@ def _resume(job: Job, trainer: Any) -> Path | None:
 
 def _write_result(job: Job, trainer: Any, dataset: Any, *, first_step: int, seconds: float) -> None:
     losses = [point["loss"] for point in trainer.state.log_history if "loss" in point]
-    tokens = sum(dataset["length"][first_step * job.stage.global_batch_size :])
+    tokens = sum(dataset["length"][first_step * job.schedule.global_batch_size :])
     result = {
         "train_loss": losses[-1],
         "steps": trainer.state.global_step,

@@ -11,9 +11,12 @@ rows form the same step whatever the number of workers and the micro-batch.
 import random
 from collections.abc import Sequence
 
+from cong.graph.resources import Resources
 
-def accumulation_steps(*, global_batch_size: int, workers: int, micro_batch: int) -> int:
-    """Return how many micro-batches each worker adds up for one optimizer step."""
+
+def accumulation_steps(*, global_batch_size: int, resources: Resources) -> int:
+    """Return how many micro-batches each worker adds up for one step; raise `ValueError` when they do not come out even."""
+    workers, micro_batch = resources.train_workers, resources.micro_batch
     at_once = workers * micro_batch
     if global_batch_size % at_once:
         raise ValueError(
@@ -21,11 +24,6 @@ def accumulation_steps(*, global_batch_size: int, workers: int, micro_batch: int
             f"micro_batch {micro_batch}: choose a micro_batch that divides {global_batch_size / workers:g}"
         )
     return global_batch_size // at_once
-
-
-def steps_per_epoch(*, rows: int, global_batch_size: int) -> int:
-    """Return the number of optimizer steps in an epoch."""
-    return -(-rows // global_batch_size)
 
 
 def row_order(*, lengths: Sequence[int], epochs: int, global_batch_size: int, seed: int) -> list[int]:

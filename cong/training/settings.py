@@ -4,6 +4,7 @@ from typing import Any
 
 from cong.graph.resources import Resources
 from cong.training.job import Job
+from cong.training.order import accumulation_steps
 
 _POINTS = 200
 """About as many points has a live curve, at least."""
@@ -11,19 +12,20 @@ _POINTS = 200
 
 def arguments(job: Job, *, steps: int) -> dict[str, Any]:
     """Return the settings that all of TRL's trainers share."""
-    stage = job.stage
+    schedule = job.schedule
+    accumulation = accumulation_steps(global_batch_size=schedule.global_batch_size, resources=job.resources)
     return {
         "output_dir": str(job.checkpoints),
-        "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": stage.scheduler,
-        "warmup_steps": stage.warmup_ratio,
-        "weight_decay": stage.weight_decay,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": schedule.scheduler,
+        "warmup_steps": schedule.warmup_ratio,
+        "weight_decay": schedule.weight_decay,
         "max_grad_norm": 1.0,
-        "seed": stage.seed,
+        "seed": schedule.seed,
         # The order of all epochs is laid down in the dataset itself.
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
-        "gradient_accumulation_steps": stage.accumulation(job.resources),
+        "gradient_accumulation_steps": accumulation,
         "logging_steps": max(1, steps // _POINTS),
         "logging_first_step": True,
         # A loss that is not a number ends the training; the default would log the mean of the steps before instead.

@@ -4,11 +4,13 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cong.data import RESPONSES, read_rows
 from cong.graph.stage import Context
 from cong.training.finetune import Finetune
+from cong.training.job import TrainerFactory
 from cong.training.rows import TokenRows, completion_rows
 
 
@@ -23,10 +25,15 @@ class SFT(Finetune):
         rows = read_rows(ctx.path(self.data) / RESPONSES)
         return completion_rows(tokenizer, rows, max_length=self.max_length)
 
-    def trainer(self, *, settings: dict[str, Any], **parts: Any) -> Any:
-        from trl import SFTConfig
+    def trainer_factory(self) -> TrainerFactory:
+        return partial(completion_trainer, max_length=self.max_length)
 
-        from cong.training.trainers import CompletionTrainer
 
-        config = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=self.max_length)
-        return CompletionTrainer(args=config, **parts)
+def completion_trainer(*, settings: dict[str, Any], parts: dict[str, Any], max_length: int) -> Any:
+    """Return TRL's trainer for rows with labels."""
+    from trl import SFTConfig
+
+    from cong.training.trainers import CompletionTrainer
+
+    config = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=max_length)
+    return CompletionTrainer(args=config, **parts)

@@ -1,0 +1,276 @@
+"""The reference backend: Hugging Face `generate` on one model, or on a pair dressed up as one model.
+
+Slower than the slot engine and simpler: left-padded batches that last until their longest row ends. It shares with
+the slot engine the score and the choice of a token, not the bookkeeping, the cache or the log-probabilities.
+
+    engine = GenerateEngine(post=post, pre=pre, tokenizer=tokenizer, decoding=Decoding(max_new_tokens=64))
+    completions = list(engine.decode(requests))
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from cong.decoding.choose import choose_tokens, row_uniforms
+from cong.decoding.logprobs import left_pad, teacher_forced_logprobs
+from cong.decoding.models import common_max_context, common_vocab_size, stop_token_ids
+from cong.decoding.score import contrastive_scores, log_probs
+from cong.decoding.stopping import StopStrings
+from cong.decoding.types import (
+    Completion,
+    Decoding,
+    Request,
+    error_completion,
+    finished_completion,
+    request_error,
+    token_limit,
+)
+
+
+class ContrastivePair(PreTrainedModel, GenerationMixin):
+    """Two models as one: a forward pass runs both on the same input, and its logits are F (Eq. 7, 8 and 10).
+
+    Its cache holds the layers of `post` first and those of `pre` behind them. `alpha` is a number, or a tensor of
+    one per row of the batch.
+    """
+
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(
+        self,
+        *,
+        post: PreTrainedModel,
+        pre: PreTrainedModel,
+        alpha: float | Tensor,
+        pruning_threshold: float,
+        scores: Literal["formula", "official"] = "formula",
+    ) -> None:
+        super().__init__(_pair_config(post.config, pre.config))
+        self.post, self.pre = post, pre
+        self.alpha, self.pruning_threshold, self.scores = alpha, pruning_threshold, scores
+        self.generation_config = GenerationConfig()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        caches = (None, None) if past_key_values is None else self._views(past_key_values)
+        post_BLV, pre_BLV = (
+            log_probs(
+                model(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    position_ids=position_ids,
+                    past_key_values=cache,
+                    use_cache=past_key_values is not None,
+                    logits_to_keep=logits_to_keep,
+                ).logits
+            )[..., : self.config.vocab_size]
+            for model, cache in zip((self.post, self.pre), caches, strict=True)
+        )
+        alpha = self.alpha.unsqueeze(-1) if isinstance(self.alpha, Tensor) else self.alpha
+        logits = contrastive_scores(
+            post_BLV, pre_BLV, alpha=alpha, pruning_threshold=self.pruning_threshold, scores=self.scores
+        )
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+    def _views(self, cache: Cache) -> tuple[Cache, Cache]:
+        layers = self.post.config.get_text_config().num_hidden_layers
+        return Cache(layers=cache.layers[:layers]), Cache(layers=cache.layers[layers:])
+
+
+class GenerateEngine:
+    """Decodes batches of `batch_size` requests with `generate`; the same `decode` as the slot engine."""
+
+    def __init__(
+        self,
+        *,
+        post: PreTrainedModel,
+        pre: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        decoding: Decoding,
+        batch_size: int = 64,
+        max_context: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.models = [post] if pre is None else [post, pre]
+        configs = [model.config for model in self.models]
+        self.vocab_size = common_vocab_size(*configs)
+        self.max_context = max_context or common_max_context(*configs)
+        self.decoding, self.batch_size = decoding, batch_size
+        self.stop_token_ids = stop_token_ids(post, tokenizer)
+        self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
+        self._pair = None
+        if pre is not None:
+            self._pair = ContrastivePair(
+                post=post,
+                pre=pre,
+                alpha=1.0,
+                pruning_threshold=decoding.pruning_threshold,
+                scores=decoding.scores,
+            )
+
+    def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Completions batch by batch; a request that cannot be decoded comes back as an error."""
+        source = iter(requests)
+        while batch := list(islice(source, self.batch_size)):
+            good = []
+            for request in batch:
+                error = self._error(request)
+                if error is None:
+                    good.append(request)
+                else:
+                    yield error_completion(request, error)
+            if good:
+                yield from self._completions(good)
+
+    def _error(self, request: Request) -> str | None:
+        return request_error(
+            request,
+            decoding=self.decoding,
+            vocab_size=self.vocab_size,
+            max_context=self.max_context,
+            pair=self._pair is not None,
+        )
+
+    def _completions(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Tokens from `generate`, log-probabilities from a separate teacher-forced pass of each model."""
+        tokens, stopped = self._generate(requests)
+        prompts = [request.prompt_token_ids for request in requests]
+        logprobs = [
+            teacher_forced_logprobs(model, prompts=prompts, completions=tokens, batch_size=self.batch_size)
+            for model in self.models
+        ]
+        for index, request in enumerate(requests):
+            yield finished_completion(
+                request,
+                tokens=tokens[index],
+                stop_token_ids=self.stop_token_ids,
+                stopped_by_string=stopped[index],
+                logprob_post=logprobs[0][index],
+                logprob_pre=logprobs[1][index] if self._pair is not None else None,
+            )
+
+    @torch.inference_mode()
+    def _generate(self, requests: Sequence[Request]) -> tuple[list[list[int]], list[bool]]:
+        """Generated tokens of every request, and whether a stop string ended them."""
+        device = self.models[0].device
+        tokens_BL, mask_BL = left_pad([request.prompt_token_ids for request in requests], device=device)
+        width = tokens_BL.shape[1]
+        limits = [token_limit(r, decoding=self.decoding, max_context=self.max_context) for r in requests]
+        ends = _RowEnds(width=width, limits=limits, stop_strings=self._stop_strings)
+        model: Any = self.models[0]
+        if self._pair is not None:
+            self._pair.alpha = torch.tensor([float(request.alpha) for request in requests], device=device)
+            model = self._pair
+        with _neutral_generation_config(model):
+            output_BL = model.generate(
+                input_ids=tokens_BL,
+                attention_mask=mask_BL,
+                generation_config=self._generation_config(max(limits)),
+                logits_processor=LogitsProcessorList(self._choice(requests, width)),
+                stopping_criteria=StoppingCriteriaList([ends]),
+            )
+        rows = [row[:limit] for row, limit in zip(output_BL[:, width:].tolist(), limits, strict=True)]
+        cut = [self._cut(row) for row in rows]
+        return [row for row, _ in cut], [stopped for _, stopped in cut]
+
+    def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,  # a seeded choice is made by `_SeededChoice`
+            num_beams=1,
+            repetition_penalty=self.decoding.repetition_penalty,
+            eos_token_id=sorted(self.stop_token_ids) or None,
+            pad_token_id=min(self.stop_token_ids, default=0),
+        )
+
+    def _choice(self, requests: Sequence[Request], width: int) -> list[LogitsProcessor]:
+        if self.decoding.temperature == 0:
+            return []
+        uniforms = [row_uniforms(request.seed, self.decoding.max_new_tokens) for request in requests]
+        return [_SeededChoice(decoding=self.decoding, width=width, uniform_BT=torch.stack(uniforms))]
+
+    def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:
+        """Drop what `generate` wrote behind the end of a row; true if a stop string was that end."""
+        stop = next((i + 1 for i, token in enumerate(tokens) if token in self.stop_token_ids), len(tokens))
+        end = self._stop_strings.end(tokens[:stop], searched=0)
+        return tokens[: end or stop], end is not None
+
+
+class _SeededChoice(LogitsProcessor):
+    """Leaves only the token that the row's uniform number selects, so that the argmax takes it."""
+
+    def __init__(self, *, decoding: Decoding, width: int, uniform_BT: Tensor) -> None:
+        self.decoding, self.width, self.uniform_BT = decoding, width, uniform_BT
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        uniform_B = self.uniform_BT[:, input_ids.shape[1] - self.width].to(scores.device)
+        token_B1 = choose_tokens(scores, decoding=self.decoding, uniform_B=uniform_B).unsqueeze(1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token_B1, 0.0)
+
+
+class _RowEnds(StoppingCriteria):
+    """Ends a row at its own limit or at a stop string."""
+
+    def __init__(self, *, width: int, limits: Sequence[int], stop_strings: StopStrings) -> None:
+        self.width, self.limits, self.stop_strings = width, limits, stop_strings
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        count = input_ids.shape[1] - self.width
+        done = [count >= limit for limit in self.limits]
+        if self.stop_strings:
+            rows = input_ids[:, self.width :].tolist()
+            done = [
+                end or self.stop_strings.end(row, searched=count - 1) is not None
+                for end, row in zip(done, rows, strict=True)
+            ]
+        return torch.tensor(done, device=input_ids.device)
+
+
+@contextmanager
+def _neutral_generation_config(model: Any) -> Iterator[None]:
+    """Keep the checkpoint's own generation settings (sampling, penalties) out of what `Decoding` says."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+def _pair_config(post: Any, pre: Any) -> Any:
+    """A configuration from which `generate` builds a cache with the layers of both models."""
+    config = copy.deepcopy(post.get_text_config())
+    other = pre.get_text_config()
+    types = getattr(config, "layer_types", None), getattr(other, "layer_types", None)
+    config.num_hidden_layers = config.num_hidden_layers + other.num_hidden_layers
+    if types[0] is not None and types[1] is not None:
+        config.layer_types = [*types[0], *types[1]]
+    config.vocab_size = common_vocab_size(post, pre)
+    return config

@@ -1,0 +1,152 @@
+"""Decode a file of prompts without any experiment: what `cong decode` does.
+
+Input rows (`.jsonl` or `.parquet`) have `prompt` (one user turn) or `messages` (a chat), and maybe a `prompt_id`. An
+interrupted decoding goes on where it stopped; a row that cannot be decoded keeps its `error`, the others are decoded.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cong.data import Row, read_rows, row_seed, write_rows
+from cong.errors import UserError
+from cong.generation.decode import Decoder, DecodeJob
+from cong.generation.rows import map_rows
+from cong.graph.cluster import connected
+from cong.graph.fingerprint import fingerprint
+from cong.graph.resources import Resources
+from cong.graph.stage import Context, Stage
+from cong.models import LocalModel, check_same_tokenizer
+
+COLUMNS = (
+    "prompt_id", "prompt", "alpha", "response", "response_token_ids", "num_tokens", "finish_reason",
+    "logprob_post", "logprob_pre", "implicit_reward", "error",
+)  # fmt: skip
+KNOWN = {"prompt_id", "prompt", "messages"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileJob:
+    """A decoding from file to file. `settings` are those of the engine."""
+
+    post: Path
+    pre: Path | None
+    prompts: Path
+    output: Path
+    alphas: tuple[float, ...]
+    settings: dict[str, Any]
+    seed: int
+    resources: Resources
+
+
+def decode_file(job: FileJob) -> tuple[int, int]:
+    """Decode and write the output; return how many rows were decoded and how many failed."""
+    _check(job)
+    rows = list(_rows(job))
+    work = job.output.with_name(f"{job.output.name}.work")
+    _claim(work, job)
+    good = [row for row in rows if row["error"] is None]
+    context = Context(out=work, resources=job.resources, locate=_no_inputs)
+    make_worker = partial(Decoder, DecodeJob(post=job.post, pre=job.pre, settings=job.settings, resources=job.resources))
+    if job.resources.uses_actors:
+        with connected(job.resources):
+            decoded = map_rows(context, make_worker, good, max_error_share=1.0)
+    else:
+        decoded = map_rows(context, make_worker, good, max_error_share=1.0)
+    by_id = {row["row_id"]: row for row in decoded}
+    finished = [{column: (by_id.get(row["row_id"]) or row).get(column) for column in COLUMNS} for row in rows]
+    write_rows(job.output, finished)
+    shutil.rmtree(work)
+    failed = sum(row["error"] is not None for row in finished)
+    return len(finished) - failed, failed
+
+
+def _check(job: FileJob) -> None:
+    LocalModel(path=str(job.post)).checked_path()
+    if job.pre is not None:
+        check_same_tokenizer(LocalModel(path=str(job.post)), LocalModel(path=str(job.pre)))
+    for alpha in job.alphas:
+        if not 0 <= alpha <= 1:
+            raise UserError(f"alpha = {alpha} is not in [0, 1]")
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        job.output.with_name(f".{job.output.name}.probe").touch()
+        job.output.with_name(f".{job.output.name}.probe").unlink()
+    except OSError as error:
+        raise UserError(f"{job.output} cannot be written: {error.strerror}") from error
+
+
+def _claim(work: Path, job: FileJob) -> None:
+    """Make the working directory, or find that it belongs to this very decoding."""
+    identity = fingerprint([job.settings, list(job.alphas), job.seed, *_models(job), job.prompts.read_bytes().hex()])
+    note = work / "decoding.json"
+    if note.exists() and json.loads(note.read_text())["fingerprint"] != identity:
+        raise UserError(f"{work} holds a decoding with other settings, prompts or models: delete it or choose another --output")
+    work.mkdir(exist_ok=True)
+    note.write_text(json.dumps({"fingerprint": identity}))
+
+
+def _models(job: FileJob) -> list[LocalModel]:
+    return [LocalModel(path=str(path)) for path in (job.post, job.pre) if path is not None]
+
+
+def _rows(job: FileJob) -> Iterator[Row]:
+    seen: set[str] = set()
+    for number, row in enumerate(_read(job.prompts), start=1):
+        prompt_id = str(row.get("prompt_id") or f"row-{number:06d}")
+        error = row.get("error") or _fault(row, prompt_id, seen)
+        seen.add(prompt_id)
+        for alpha in job.alphas:
+            yield {
+                "row_id": f"{number}#{alpha:g}",
+                "prompt_id": prompt_id,
+                "prompt": row.get("prompt") if isinstance(row.get("prompt"), str) else None,
+                "messages": json.dumps(row["messages"]) if row.get("messages") else None,
+                "sample": 0,
+                "seed": row_seed(seed=job.seed, prompt_id=prompt_id),
+                "alpha": alpha,
+                "error": error and f"row {number}: {error}",
+            }
+
+
+def _fault(row: Row, prompt_id: str, seen: set[str]) -> str | None:
+    unknown = set(row) - KNOWN
+    if unknown:
+        return f"unknown column {sorted(unknown)[0]!r}; known are {', '.join(sorted(KNOWN))}"
+    if prompt_id in seen:
+        return f"prompt_id {prompt_id!r} is not unique"
+    if row.get("messages"):
+        return None
+    text = row.get("prompt")
+    return None if isinstance(text, str) and text.strip() else "there is no text in 'prompt' and no 'messages'"
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        if path.suffix == ".parquet":
+            rows = read_rows(path)
+        elif path.suffix == ".jsonl":
+            rows = [_parsed(line) for line in path.read_text().splitlines() if line.strip()]
+        else:
+            raise UserError(f"{path}: prompts are read from .jsonl and .parquet")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if not rows:
+        raise UserError(f"{path} holds no prompts")
+    return rows
+
+
+def _parsed(line: str) -> Row:
+    try:
+        row = json.loads(line)
+        return row if isinstance(row, dict) else {"error": f"is no JSON object: {line[:60]}"}
+    except json.JSONDecodeError as error:
+        return {"error": f"is no JSON: {error}"}
+
+
+def _no_inputs(stage: Stage) -> Path:
+    raise AssertionError(f"a decoding of a file has no input stages, not {stage.title}")

@@ -1,0 +1,102 @@
+"""A training that is killed goes on from its last complete checkpoint and ends where the undisturbed one ends."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_training_tiny import dpo, losses, run, sft, summary
+
+from cong.training.checkpoints import discard_unusable, last_complete, mark_complete, step_of
+
+CHILD = "import pickle, sys, test_training_tiny as t; from pathlib import Path; " + (
+    "t.run(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), checkpoint_seconds=0.0)"
+)
+
+
+def train_until(stage, root: Path, *, step: int) -> Path:
+    """Run a stage in another process and kill it when it has made `step` optimizer steps."""
+    out = root / stage.name / stage.slug
+    pickled = root / "stage.pickle"
+    root.mkdir(parents=True, exist_ok=True)
+    pickled.write_bytes(pickle.dumps(stage))
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(pickled), str(root)], env={**os.environ, "PYTHONPATH": paths}
+    )
+    wait_for_step(out, step=step, alive=lambda: child.poll() is None)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (out / "training.json").exists(), "the training had ended before it was killed"
+    return out
+
+
+def wait_for_step(out: Path, *, step: int, alive=lambda: True) -> None:
+    """Wait until the live curves hold `step` steps."""
+    deadline = time.monotonic() + 240
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < step:
+        assert alive(), "the training ended before it could be killed"
+        assert time.monotonic() < deadline, f"no step {step} within 240 s"
+        time.sleep(0.005)
+
+
+def weights(out: Path) -> dict:
+    """Return the tensors of the trained model."""
+    from safetensors.torch import load_file
+
+    return load_file(out / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("make", [sft, dpo])
+def test_after_kill_9_the_rerun_gives_the_same_losses_and_the_same_model(tmp_path: Path, make) -> None:
+    import torch
+
+    stage = make(tmp_path, epochs=6)
+    undisturbed = run(stage, tmp_path / "undisturbed")
+    killed = train_until(stage, tmp_path / "killed", step=8)
+    run(stage, tmp_path / "killed")
+    assert 1 <= summary(killed)["resumed_at_step"] < 30
+    assert losses(killed) == losses(undisturbed)
+    mine, other = weights(killed), weights(undisturbed)
+    assert all(torch.equal(mine[name], other[name]) for name in other)
+    assert not (killed / "checkpoints").exists()
+
+
+def test_an_incomplete_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    stage = sft(tmp_path, epochs=6)
+    undisturbed = run(stage, tmp_path / "undisturbed")
+    out = train_until(stage, tmp_path / "killed", step=8)
+    checkpoints = out / "checkpoints"
+    last = last_complete(checkpoints, shape="plain")
+    assert last is not None
+    (last / "COMPLETE").unlink()
+    (last / "optimizer.pt").write_bytes(b"half")
+    before = last_complete(checkpoints, shape="plain")
+    assert before is not None
+    assert before != last
+    run(stage, tmp_path / "killed")
+    assert summary(out)["resumed_at_step"] == step_of(before)
+    assert losses(out) == losses(undisturbed)
+
+
+def test_two_complete_checkpoints_are_kept_and_leftovers_are_deleted(tmp_path: Path) -> None:
+    for step in (2, 10, 9):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        mark_complete(tmp_path / f"checkpoint-{step}", shape="plain")
+    (tmp_path / "checkpoint-11").mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-11", "checkpoint-9"]
+    assert step_of(last_complete(tmp_path, shape="plain")) == 10
+    discard_unusable(tmp_path, shape="plain")
+    assert not (tmp_path / "checkpoint-11").exists()
+
+
+def test_a_checkpoint_of_another_kind_of_execution_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3").mkdir()
+    mark_complete(tmp_path / "checkpoint-3", shape="zero3 x 4")
+    assert last_complete(tmp_path, shape="zero3 x 2") is None
+    assert last_complete(tmp_path, shape="zero3 x 4") == tmp_path / "checkpoint-3"
