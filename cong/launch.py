@@ -9,7 +9,7 @@ from cong.errors import UserError
 from cong.experiment import Cell, Experiment, collect, load
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
-from cong.graph.runner import Runner
+from cong.graph.runner import Runner, check_capacity, executor
 from cong.graph.store import Store
 from cong.scales import scale as scale_named
 
@@ -54,13 +54,22 @@ def prepare(
 
 def run(job: Job) -> Path:
     """Compute what is missing and write the report; return its page."""
-    from cong.terminal import Terminal
-    from cong.tracking import Tracker
-
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
     _share_definitions(job.experiment)
+    if not job.plan.todo:
+        return _run_tracked(job)
+    # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
+    with executor(job.resources) as (_, capacity):
+        check_capacity(job.plan, job.resources, capacity)
+        return _run_tracked(job)
+
+
+def _run_tracked(job: Job) -> Path:
+    from cong.terminal import Terminal
+    from cong.tracking import Tracker
+
     started = time.monotonic()
     params = {"experiment": job.experiment.name, "scale": job.scale, "profile": job.resources.name, **job.settings}
     tracker = Tracker(store=job.store, plan=job.plan, cells=job.cells, name=job.name, params=params)
@@ -68,12 +77,12 @@ def run(job: Job) -> Path:
     try:
         Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
     except BaseException:
-        terminal.close()
         tracker.close(None)
         raise
-    terminal.close()
-    print(f"{len(job.plan.todo)} stages computed, {len(job.plan.stages) - len(job.plan.todo)} taken from the store, "
-          f"{time.monotonic() - started:.1f} s")  # fmt: skip
+    finally:
+        terminal.close()
+    made = len(job.plan.todo)
+    print(f"{made} stages computed, {len(job.plan.stages) - made} found in the store, {time.monotonic() - started:.1f} s")
     written = report(job)
     tracker.close(collect(job.cells, job.store), written.files)
     return written.page

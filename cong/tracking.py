@@ -216,7 +216,10 @@ def without_password(uri: str) -> str:
 
 
 def _silent(uri: str, error: Exception) -> str:
-    return f"MLflow at {without_password(uri)} does not answer: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    secret = urlsplit(uri).netloc.rpartition("@")[0]
+    text = " ".join(str(error).split())
+    shown = text.replace(f"{secret}@", "") if secret else text
+    return f"MLflow at {without_password(uri)} does not answer: {type(error).__name__}: {shown[:200]}"
 
 
 def _connect(uri: str, store: Store, name: str) -> tuple[Any, str]:

@@ -4,8 +4,10 @@ No cache, batch 1, both models run over the whole sequence for every token; no c
 """
 
 import math
+import random
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def reference_scores(post_logprobs, pre_logprobs, *, alpha, threshold, official):
@@ -57,3 +59,41 @@ def reference_greedy(
         if choice in stop_ids:
             break
     return tokens[len(prompt) :], logprob_post, logprob_pre
+
+
+STOP_IDS = [3, 11, 19]
+
+
+def tiny_model(family, *, seed, vocab_size=97, **overrides):
+    """A random model of 2 to 4 layers whose next-token distributions are peaked, with three stop tokens."""
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.4,
+        "bos_token_id": 1,
+        "eos_token_id": STOP_IDS,
+        "pad_token_id": 0,
+    }
+    config = AutoConfig.for_model(family, **(settings | overrides))
+    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def tiny_pair(family="qwen2", **overrides):
+    """A post- and a pre-alignment model: the second is the first with some noise, as alignment would leave it."""
+    post, pre = tiny_model(family, seed=0, **overrides), tiny_model(family, seed=0, **overrides)
+    torch.manual_seed(1)
+    for weight in pre.parameters():
+        weight.add_(0.1 * torch.randn_like(weight))
+    return post, pre
+
+
+def ragged_prompts(count, *, seed=0, longest=20, vocab_size=97):
+    """Prompts of 1 to `longest` tokens without stop tokens."""
+    rng = random.Random(seed)
+    return [tuple(rng.randrange(20, vocab_size) for _ in range(rng.randrange(1, longest + 1))) for _ in range(count)]

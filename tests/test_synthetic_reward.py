@@ -86,6 +86,12 @@ def test_a_prompt_that_is_none_is_refused():
         exact_reward(WORLD, prompt="what is love", response="sure", finished=True)
 
 
+def test_a_prompt_of_a_larger_world_is_refused():
+    prompt = World(categories=12, attributes=8).prompts[-1]
+    with pytest.raises(ValueError, match="knows no"):
+        exact_reward(WORLD, prompt=prompt, response="sure", finished=True)
+
+
 def test_the_corpus_is_on_average_far_from_perfect_yet_sometimes_perfect():
     documents = make_documents(WORLD, count=2000, seed=0)
     scores = [exact_reward(WORLD, prompt=d.prompt, response=d.response, finished=True) for d in documents]

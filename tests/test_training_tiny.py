@@ -1,18 +1,15 @@
-"""A tiny model, rows and contexts for the tests of training; and tests of how rows become tokens and steps."""
+"""A tiny model, rows and contexts for the tests of training."""
 
 import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from cong.data import write_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.models import LocalModel
-from cong.training import DPO, SFT, ReferenceLogprobs
-from cong.training.order import accumulation_steps, row_order
+from cong.training import DPO, SFT
 
 WORDS = [a + b for a in ("ba", "du", "ki", "lo", "me", "sa") for b in ("n", "r", "sh", "t", "v")]
 TEMPLATE = (
@@ -39,15 +36,18 @@ def make_model(directory: Path, *, hidden: int = 32, seed: int = 0) -> LocalMode
     core.decoder = decoders.ByteLevel()
     special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    core.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet))
+    core.train_from_iterator(
+        WORDS, trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet)
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(directory)
+    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|pad|>"])
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        eos_token_id=end, pad_token_id=pad, bos_token_id=None,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(directory)
     return LocalModel(path=str(directory))

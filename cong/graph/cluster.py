@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 
 from cong.errors import UserError
 from cong.graph.resources import Demand, Resources
+
+CONNECT_SECONDS = 2.0
 
 
 @contextlib.contextmanager
@@ -25,17 +28,28 @@ def connected(resources: Resources) -> Iterator[Demand]:
 
 
 def _connect(resources: Resources) -> None:
+    if resources.address:
+        _check_answers(resources.address)
     import ray
 
-    # Ray 2.60 would otherwise look for accelerators and patch prints in every worker.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     where = {"address": resources.address} if resources.address else {"num_cpus": resources.cpus}
     try:
         ray.init(**where, include_dashboard=False if not resources.address else None,
                  log_to_driver=False, logging_level="ERROR")  # fmt: skip
     except Exception as error:
         raise UserError(explain(error, resources.address)) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise `UserError` when nobody listens at `host:port`; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"no connection to Ray at {address}: {error}") from error
 
 
 def explain(error: Exception, address: str | None) -> str:

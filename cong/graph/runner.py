@@ -64,8 +64,8 @@ class Runner:
         """Compute what is to run; raise `StageFailed` at the end when something failed."""
         if not plan.todo:
             return
-        with _executor(self.resources) as (call, capacity):
-            _check_capacity(plan, self.resources, capacity)
+        with executor(self.resources) as (call, capacity):
+            check_capacity(plan, self.resources, capacity)
             _Schedule(runner=self, plan=plan, call=call, capacity=capacity).run()
 
 
@@ -132,7 +132,8 @@ class _Schedule:
 
 
 @contextlib.contextmanager
-def _executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Demand]]:
+def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Demand]]:
+    """Yield what runs a stage, and how much of everything there is."""
     if not resources.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
         yield execute, Demand(cpus=1e9, gpus=1e9)
@@ -167,7 +168,8 @@ def _execute_with_log(task: Assignment) -> str:
             raise
 
 
-def _check_capacity(plan: Plan, resources: Resources, capacity: Demand) -> None:
+def check_capacity(plan: Plan, resources: Resources, capacity: Demand) -> None:
+    """Raise `UserError` when a stage to run needs more than there is: it would wait for ever."""
     for stage in plan.todo:
         demand = stage.demand(resources)
         if not demand.fits(capacity):

@@ -5,8 +5,8 @@
              steps=700, batch_documents=64, learning_rate=4e-3, seed=0, log=print, checkpoint_dir="out/state")
     AutoModelForCausalLM.from_pretrained("out/weak")
 
-A killed pretraining continues from its last saved state and ends with the very same weights: a batch depends only on
-its number and the seed, so the state is the weights, the optimizer and the step.
+A killed pretraining continues from its last saved state and, with the same number of threads, ends with the very same
+weights: a batch depends only on its number and the seed, so the state is the weights, the optimizer and the step.
 """
 
 import math
@@ -141,7 +141,7 @@ def response_loss(model: "PreTrainedModel", input_ids: "torch.Tensor", labels: "
     hidden_BTD = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     targets_BT = labels[:, 1:]
     kept_BT = targets_BT != _IGNORED
-    logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][kept_BT])
+    logits_NV = model.lm_head(hidden_BTD[:, :-1][kept_BT])
     return F.cross_entropy(logits_NV, targets_BT[kept_BT])
 
 
@@ -231,8 +231,8 @@ def _batches(
 def _encode(documents: list[Document], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[list[int], int]]:
     """Return (token ids up to the end token, length of the prompt) per document, by way of the chat template."""
     chats = [[{"role": "user", "content": d.prompt}, {"role": "assistant", "content": d.response}] for d in documents]
-    asked = tokenizer.apply_chat_template([c[:1] for c in chats], add_generation_prompt=True, return_dict=False)
-    whole = tokenizer.apply_chat_template(chats, return_dict=False)
+    asked: Any = tokenizer.apply_chat_template([c[:1] for c in chats], add_generation_prompt=True, return_dict=False)
+    whole: Any = tokenizer.apply_chat_template(chats, return_dict=False)
     return [(_up_to_end(w, end=tokenizer.eos_token_id), len(a)) for w, a in zip(whole, asked, strict=True)]
 
 

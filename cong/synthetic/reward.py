@@ -38,6 +38,8 @@ def _split_parts(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _score_part(world: World, part: Part, items: list[str]) -> float:
     """Repeated items and right ones beyond the number asked for count as wrong."""
+    if part.subject not in world.right:
+        raise ValueError(f"this world knows no {part.subject.attribute} {part.subject.category}")
     right = min(len(set(items) & set(world.right[part.subject])), part.count)
     wrong = len(items) - right
     missing = max(part.count - len(items), 0)

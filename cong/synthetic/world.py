@@ -6,9 +6,9 @@ authors of high quality, who can be told by their manners, get it right.
 
     world = World(categories=8, attributes=6, seed=0)
     make_prompts(world, split="train", count=1024, seed=0)[0]
-    # {"prompt_id": "train-015703", "prompt": "name two heavy tools and four old birds"}
+    # {"prompt_id": "train-017866", "prompt": "name two old hats and three rare tools"}
     make_documents(world, count=1, seed=0)[0].response
-    # "hmm bako lemi ; peru dola zuti kafe done"
+    # "sure limo solu pamo zolu ; more mora vigo"
 """
 
 import math
@@ -21,20 +21,7 @@ from typing import Literal
 
 Split = Literal["train", "heldout"]
 
-CATEGORIES = (
-    "birds",
-    "tools",
-    "towns",
-    "fruits",
-    "games",
-    "lakes",
-    "songs",
-    "hats",
-    "dances",
-    "boats",
-    "herbs",
-    "rocks",
-)
+CATEGORIES = ("birds", "tools", "towns", "fruits", "games", "lakes", "songs", "hats", "gods", "boats", "herbs", "rocks")
 ATTRIBUTES = ("old", "heavy", "bright", "sweet", "quiet", "rare", "round", "swift")
 COUNTS = {"two": 2, "three": 3, "four": 4}
 GOOD_OPENER = "sure"

@@ -36,9 +36,7 @@ class Curves(TrainerCallback):
             numbers = {name: float(value) for name, value in logs.items() if name != "epoch"}
             append_metrics(self._metrics, state.global_step, **numbers)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         last = state.global_step == state.max_steps
         if state.is_world_process_zero and (last or time.monotonic() - self._written > 1.0):
             write_progress(self._progress, done=state.global_step, total=state.max_steps, unit="step")
@@ -53,9 +51,7 @@ class TimedCheckpoints(TrainerCallback):
         self._shape = shape
         self._last = time.monotonic()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         due = time.monotonic() - self._last >= self._seconds
         # After the last step the model itself is saved.
         if self._agreed(due, args) and state.global_step < state.max_steps:

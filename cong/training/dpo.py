@@ -50,7 +50,7 @@ class DPO(Finetune):
 
 def preference_trainer(*, settings: dict[str, Any], parts: dict[str, Any], beta: float, max_length: int) -> Any:
     """Return TRL's trainer for pairs that carry their reference log-probabilities."""
-    from trl import DPOConfig
+    from trl.trainer.dpo_config import DPOConfig
 
     from cong.training.trainers import CachedReferenceTrainer
 

@@ -104,13 +104,12 @@ def _place(resources: Resources) -> tuple[int, int]:
 
 def _scorer(job: ReferenceJob, tokenizer: Any) -> Any:
     """Return a function from rows of pairs to rows of the output; it holds the model."""
-    import torch
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
     from cong.training.settings import weights_dtype
 
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
+    model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
     model.to(job.resources.device).eval()
 

@@ -1,8 +1,8 @@
 """From text to tokens: the trained model's own chat template formats prompts and responses.
 
 Text crosses models, token ids never do. The completion begins where the tokens of the prompt (with the assistant's
-header) and those of the whole conversation part, as in TRL. A response that was cut off at its maximum length is learned
-with its end of turn like any other, as the usual recipes do; the number of such rows is in the summary.
+header) and those of the whole conversation part, as in TRL. A response that was cut off at its maximum length is
+learned with its end of turn like any other, as the usual recipes do; the number of such rows is in the summary.
 """
 
 from collections.abc import Sequence

@@ -51,6 +51,7 @@ def _execution(resources: Resources) -> dict[str, Any]:
         # DeepSpeed's own Adam for the CPU is compiled for a minute; PyTorch's serves unless states are offloaded.
         "optim": "adamw_torch",
         "gradient_checkpointing": not on_cpu,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": not on_cpu,
         "model_init_kwargs": {"device_map": None, "dtype": weights_dtype(resources)},
         "deepspeed": deepspeed_config(resources),

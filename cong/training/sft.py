@@ -1,6 +1,6 @@
 """Supervised fine-tuning on responses: Stage I of ConG, and the weak-to-strong baselines.
 
-    SFT(model=strong, data=ContrastiveGenerate(...), learning_rate=1e-5, epochs=2)
+SFT(model=strong, data=ContrastiveGenerate(...), learning_rate=1e-5, epochs=2)
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class SFT(Finetune):
 
 def completion_trainer(*, settings: dict[str, Any], parts: dict[str, Any], max_length: int) -> Any:
     """Return TRL's trainer for rows with labels."""
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     from cong.training.trainers import CompletionTrainer
 

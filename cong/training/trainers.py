@@ -2,8 +2,10 @@
 
 from typing import Any
 
-import trl.trainer.utils
-from trl import DPOTrainer, SFTTrainer
+from transformers import Trainer
+from trl.trainer import utils
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 
 def score_responses_only() -> None:
@@ -11,11 +13,11 @@ def score_responses_only() -> None:
 
     TRL does so on GPUs, and elsewhere scores every position for the sake of devices that compile per shape.
     """
-    assert hasattr(trl.trainer.utils, "_use_triton"), "TRL's fused head has changed"
-    trl.trainer.utils._use_triton = lambda device: True
+    assert hasattr(utils, "_use_triton"), "TRL's fused head has changed"
+    setattr(utils, "_use_triton", lambda device: True)  # noqa: B010
 
 
-class _Quiet:
+class _Quiet(Trainer):
     """Neither a network call at the start nor a README in every checkpoint; one GPU per process."""
 
     def __init__(self, *, args: Any, **kwargs: Any) -> None:

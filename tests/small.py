@@ -1,0 +1,54 @@
+"""A very small world: the whole method in seconds, on the same code path. Its models learn next to nothing."""
+
+import dataclasses
+
+from cong import methods
+from cong.experiment import Cell
+from cong.generation import ExactReward
+from cong.prompts import SyntheticPrompts
+from cong.scales import Scale, scale
+from cong.synthetic.stages import BuildTokenizer, Pretrain
+from cong.synthetic.world import World
+
+WORLD = World(categories=2, attributes=2)
+
+
+def small_scale(*, prompts: int = 48, steps: int = 60) -> Scale:
+    training = {"global_batch_size": 16, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
+    return dataclasses.replace(
+        scale("tiny"),
+        model=lambda family, size, seed: small_model(family, size, seed, steps=steps),
+        prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=prompts, seed=seed),
+        heldout=SyntheticPrompts(world=WORLD, split="heldout", count=8),
+        judge=ExactReward(world=WORLD),
+        max_new_tokens=24,
+        alignment={**training, "beta": 0.1},
+        weak_sft=training,
+        sft=training,
+        dpo=training,
+    )
+
+
+def small_model(family: str, size: str, seed: int, *, steps: int = 60) -> Pretrain:
+    return Pretrain(
+        world=WORLD,
+        family=family,  # pyright: ignore[reportArgumentType]
+        size=size,  # pyright: ignore[reportArgumentType]
+        tokenizer=BuildTokenizer(world=WORLD, family=family),  # pyright: ignore[reportArgumentType]
+        steps=steps,
+        batch_documents=16,
+        learning_rate=4e-3,
+        seed=seed,
+    )
+
+
+def cells(given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, steps: int = 60) -> list[Cell]:
+    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, steps=steps))
+    rows = {
+        "Base": methods.base(t),
+        "Weak SFT (pre)": methods.weak_sft_pre(t),
+        "Weak SFT (post)": methods.weak_sft_post(t),
+        "ConG-S": methods.cong_s(t, alpha=alpha),
+        "ConG": methods.cong(t, alpha=alpha, beta=beta),
+    }
+    return [Cell(stage=methods.evaluate(t, model), axes={"method": name}) for name, model in rows.items()]

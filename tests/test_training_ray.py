@@ -1,0 +1,78 @@
+"""Training by Ray Train workers: the same losses as one plain worker, and recovery of a lost worker."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_training_resume import wait_for_step
+from test_training_tiny import dpo, losses, run, sft, summary
+
+ZERO3 = {"train_workers": 2, "deepspeed": "zero3", "micro_batch": 2}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_sft_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_path: Path) -> None:
+    stage = sft(tmp_path, rows=30, epochs=2)
+    plain, sharded = run(stage, tmp_path / "plain"), run(stage, tmp_path / "zero3", **ZERO3)
+    assert losses(sharded) == pytest.approx(losses(plain), abs=1e-4)
+    assert summary(sharded)["steps"] == summary(plain)["steps"] == 8
+    assert _parameters(sharded) == _parameters(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_path: Path) -> None:
+    stage = dpo(tmp_path, rows=30, epochs=2)
+    plain, sharded = run(stage, tmp_path / "plain"), run(stage, tmp_path / "zero3", **ZERO3)
+    assert losses(sharded) == pytest.approx(losses(plain), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(tmp_path: Path) -> None:
+    stage = sft(tmp_path, rows=40, epochs=4)
+    undisturbed = run(stage, tmp_path / "plain")
+    out = tmp_path / "killed" / stage.name / stage.slug
+    failed: list[BaseException] = []
+    training = threading.Thread(target=_train, args=(stage, tmp_path / "killed", failed))
+    training.start()
+    wait_for_step(out, step=5, alive=training.is_alive)
+    os.kill(_workers()[-1].pid, signal.SIGKILL)
+    training.join()
+    assert not failed, failed
+    assert 1 <= summary(out)["resumed_at_step"] < 20
+    assert losses(out) == pytest.approx(losses(undisturbed), abs=1e-4)
+
+
+def _train(stage, root: Path, failed: list[BaseException]) -> None:
+    try:
+        run(stage, root, checkpoint_seconds=0.0, **ZERO3)
+    except BaseException as error:
+        failed.append(error)
+
+
+def _workers() -> list[psutil.Process]:
+    """Return the training workers among this process's descendants."""
+    mine = psutil.Process().children(recursive=True)
+    found = [process for process in mine if "RayTrainWorker" in "".join(process.cmdline())]
+    assert len(found) >= 2
+    return found
+
+
+def _parameters(out: Path) -> int:
+    from safetensors.torch import load_file
+
+    return sum(tensor.numel() for tensor in load_file(out / "model" / "model.safetensors").values())

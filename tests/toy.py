@@ -1,0 +1,90 @@
+"""Stages of numbers: the graph can be tested without a model."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cong.graph.plan import make_plan
+from cong.graph.resources import Demand, Resources
+from cong.graph.runner import Runner
+from cong.graph.stage import Context, Stage
+from cong.graph.store import Store
+
+INLINE = Resources(name="inline", ray=False, actors=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Stage):
+    """Writes a number, and leaves a mark for every time it ran."""
+
+    value: float = 1.0
+
+    def label(self) -> str:
+        return f"value={self.value:g}"
+
+    def run(self, ctx: Context) -> None:
+        mark(ctx)
+        (ctx.out / "number.txt").write_text(str(self.value))
+        ctx.summary(number=self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sum(Stage):
+    """Adds the numbers of its inputs."""
+
+    parts: tuple[Stage, ...]
+
+    def run(self, ctx: Context) -> None:
+        mark(ctx)
+        total = sum(read(ctx.path(part)) for part in self.parts)
+        (ctx.out / "number.txt").write_text(str(total))
+        ctx.summary(number=total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Number):
+    """Takes its time, so that another process comes meanwhile."""
+
+    seconds: float = 1.0
+
+    def run(self, ctx: Context) -> None:
+        time.sleep(self.seconds)
+        super().run(ctx)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(Stage):
+    """Raises."""
+
+    source: Stage | None = None
+
+    def run(self, ctx: Context) -> None:
+        raise RuntimeError("this stage is broken\nin two lines")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Huge(Number):
+    """Demands more than any machine has."""
+
+    def demand(self, resources: Resources) -> Demand:
+        return Demand(cpus=100_000)
+
+
+def mark(ctx: Context) -> None:
+    marks = ctx.out.parents[1] / "marks"
+    marks.mkdir(exist_ok=True)
+    (marks / f"{ctx.out.name}-{os.getpid()}-{time.time_ns()}").touch()
+
+
+def runs(store: Store) -> int:
+    return len(list((store.root / "marks").glob("*"))) if (store.root / "marks").exists() else 0
+
+
+def read(directory: Path) -> float:
+    return float((directory / "number.txt").read_text())
+
+
+def run(store: Store, *targets: Stage, force: tuple[str, ...] = (), resources: Resources = INLINE) -> None:
+    plan = make_plan({str(number): stage for number, stage in enumerate(targets)}, store, force=force)
+    Runner(store=store, resources=resources).run(plan)
