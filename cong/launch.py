@@ -57,9 +57,9 @@ def run(job: Job) -> Path:
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
-    _share_definitions(job.experiment)
     if not job.plan.todo:
         return _run_tracked(job)
+    _share_definitions(job.experiment)
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
         check_capacity(job.plan, job.resources, capacity)

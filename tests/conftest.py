@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from cong.graph.store import Store
+from cong.launch import Job
+
+SECRET = "do-not-write-me-down"
+SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -33,3 +37,23 @@ def ray_of_two_cpus() -> Iterator[None]:
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The small experiment, run once in this process without Ray, with secrets in the environment."""
+    from cong import launch
+    from cong.graph.resources import Resources
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRETS:
+            patch.setenv(name, f"{SECRET}-{name}")
+        job = launch.prepare(
+            Path(__file__).parent / "small.py",
+            scale="tiny",
+            assignments=["alpha=0.4"],
+            resources=Resources(name="inline", ray=False, actors=0, micro_batch=32),
+            store=Store(tmp_path_factory.mktemp("small") / "store"),
+        )
+        launch.run(job)
+    return job

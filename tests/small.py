@@ -14,7 +14,7 @@ WORLD = World(categories=2, attributes=2)
 
 
 def small_scale(*, prompts: int = 48, steps: int = 60) -> Scale:
-    training = {"global_batch_size": 16, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
+    training = {"global_batch_size": 32, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
     return dataclasses.replace(
         scale("tiny"),
         model=lambda family, size, seed: small_model(family, size, seed, steps=steps),

@@ -1,5 +1,7 @@
 """How rows become tokens, and tokens steps."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,12 @@ from test_training_tiny import make_model, resources, texts
 
 from cong.training.order import accumulation_steps, row_order
 from cong.training.rows import common_prefix, completion_rows, preference_rows
+
+
+def test_declaring_a_training_imports_nothing_heavy() -> None:
+    code = "import sys, cong.training; print(*{'torch', 'transformers', 'trl', 'ray', 'numpy'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 @pytest.fixture(scope="module")

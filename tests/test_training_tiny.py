@@ -42,7 +42,7 @@ def make_model(directory: Path, *, hidden: int = 32, seed: int = 0) -> LocalMode
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(directory)
-    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|pad|>"])
+    end, pad = core.token_to_id("<|im_end|>"), core.token_to_id("<|pad|>")
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,

@@ -49,7 +49,7 @@ class Shape:
 SIZES: dict[Size, Shape] = {
     "1.5B": Shape(layers=2, width=48, heads=4, kv_heads=2, inner=128, tied=True),
     "3B": Shape(layers=2, width=96, heads=4, kv_heads=2, inner=256, tied=True),
-    "7B": Shape(layers=4, width=128, heads=4, kv_heads=2, inner=352, tied=False),
+    "7B": Shape(layers=3, width=128, heads=4, kv_heads=2, inner=352, tied=False),
     "14B": Shape(layers=4, width=192, heads=6, kv_heads=2, inner=512, tied=False),
 }
 """Each size stands in the role of a real checkpoint; as there, the small ones tie input and output embeddings."""

@@ -52,9 +52,10 @@ class TimedCheckpoints(TrainerCallback):
         self._last = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        due = time.monotonic() - self._last >= self._seconds
-        # After the last step the model itself is saved.
-        if self._agreed(due, args) and state.global_step < state.max_steps:
+        # Only where a point of the curve is complete, so that a resumed curve is the same; the end saves the model.
+        if state.global_step % int(args.logging_steps) or state.global_step == state.max_steps:
+            return
+        if self._agreed(time.monotonic() - self._last >= self._seconds, args):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

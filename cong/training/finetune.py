@@ -91,5 +91,4 @@ class Finetune(Stage):
         if not rows.lengths:
             raise ValueError(f"no row of {self.data.title} can be trained on: {rows.counts}")
         rows.save(job.tokens)
-        ctx.summary(**rows.counts)
-        launch(train, job, resources=ctx.resources, scratch=ctx.out / ".ray")
+        launch(train, dataclasses.replace(job, counts=rows.counts), resources=ctx.resources, scratch=ctx.out / ".ray")

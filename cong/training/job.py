@@ -4,7 +4,7 @@ It holds no stage: a worker on another node need not be able to import the exper
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Job:
     metrics: Path
     progress: Path
     resources: Resources
+    counts: dict[str, int] = field(default_factory=dict)
+    """Rows used and left out: they go into the result."""
 
     @property
     def tokens(self) -> Path:

@@ -133,8 +133,9 @@ def _resume(job: Job, trainer: Any) -> Path | None:
 
 def _write_result(job: Job, trainer: Any, dataset: Any, *, first_step: int, seconds: float) -> None:
     losses = [point["loss"] for point in trainer.state.log_history if "loss" in point]
-    tokens = sum(dataset["length"][first_step * job.schedule.global_batch_size :])
+    tokens = sum(dataset["tokens"][first_step * job.schedule.global_batch_size :])
     result = {
+        **job.counts,
         "train_loss": losses[-1],
         "steps": trainer.state.global_step,
         "resumed_at_step": first_step,

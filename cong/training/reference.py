@@ -76,11 +76,11 @@ def compute_reference(job: ReferenceJob) -> None:
 
     prepare_process(job.resources)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    rank, workers = _place(job.resources)
+    rank, workers, device = _place(job.resources)
     rows = read_rows(job.pairs)
     starts = range(0, len(rows), _PART)
     missing = [start for start in starts[rank::workers] if not _part(job, start).exists()]
-    score = _scorer(job, tokenizer) if missing else None
+    score = _scorer(job, tokenizer, device) if missing else None
     for done, start in enumerate(missing):
         assert score is not None
         write_rows(_part(job, start), score(rows[start : start + _PART]))
@@ -93,16 +93,18 @@ def _part(job: ReferenceJob, start: int) -> Path:
     return job.parts / f"{start:010d}.parquet"
 
 
-def _place(resources: Resources) -> tuple[int, int]:
+def _place(resources: Resources) -> tuple[int, int, str]:
+    """Return this process's rank, the number of processes, and its device."""
     if not resources.distributed_training:
-        return 0, 1
+        return 0, 1, resources.device
     import ray.train
+    import ray.train.torch
 
     context = ray.train.get_context()
-    return context.get_world_rank(), context.get_world_size()
+    return context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device())
 
 
-def _scorer(job: ReferenceJob, tokenizer: Any) -> Any:
+def _scorer(job: ReferenceJob, tokenizer: Any, device: str) -> Any:
     """Return a function from rows of pairs to rows of the output; it holds the model."""
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
@@ -111,7 +113,7 @@ def _scorer(job: ReferenceJob, tokenizer: Any) -> Any:
 
     model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
-    model.to(job.resources.device).eval()
+    model.to(device).eval()
 
     def score(rows: list[Row]) -> list[Row]:
         tokens = preference_rows(tokenizer, rows, max_length=job.max_length).columns
@@ -134,14 +136,17 @@ def _batches(tokens: dict[str, list[Any]], *, size: int) -> Iterator[list[Row]]:
 def pair_logprobs(
     model: Any, pairs: list[Row], *, tokenizer: Any, resources: Resources
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Return the summed response log-probabilities of the chosen and of the rejected side, one number per pair each."""
+    """Return the summed response log-probabilities of the chosen and of the rejected side, one number per pair each.
+
+    The trainer's own collator and precision, so that training begins at a margin of zero.
+    """
     import torch
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    # The trainer's own collator and precision, so that training begins at a margin of zero.
     lists = [{name: ids.tolist() for name, ids in pair.items() if name != "prompt_id"} for pair in pairs]
-    collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)
-    batch = {name: tensor.to(resources.device) for name, tensor in collator(lists).items()}
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    collator = DataCollatorForPreference(pad_token_id=pad)
+    batch = {name: tensor.to(model.device) for name, tensor in collator(lists).items()}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     mixed = resources.dtype == "bfloat16" and resources.deepspeed == "none"
     with torch.no_grad(), torch.autocast(resources.device, dtype=torch.bfloat16, enabled=mixed):

@@ -21,17 +21,20 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRows:
-    """Rows as columns, the length of each row in tokens, and what was counted on the way."""
+    """Rows as columns, and what was counted on the way."""
 
     columns: dict[str, list[Any]]
     lengths: list[int]
+    """Length of each row's longest sequence: what decides about padding."""
+    tokens: list[int]
+    """Tokens of each row, over all of its sequences."""
     counts: dict[str, int]
 
     def save(self, path: Path) -> None:
         """Write an Arrow stream that the training processes map into memory; it appears whole or not at all."""
         import pyarrow as pa
 
-        table = pa.table({**self.columns, "length": self.lengths})
+        table = pa.table({**self.columns, "length": self.lengths, "tokens": self.tokens})
         temporary = path.with_name(f"{path.name}.tmp")
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=_CHUNK)
@@ -50,7 +53,8 @@ def completion_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int) -> 
     labels = [np.where(np.arange(len(row)) < starts[index], -100, row) for index, row in zip(kept, ids, strict=True)]
     counts = _counts(rows=rows, good=good, kept=[len(wholes[index]) for index in kept], max_length=max_length)
     counts["rows_cut_off"] = sum(good[index].get("finish_reason") == "length" for index in kept)
-    return TokenRows(columns={"input_ids": ids, "labels": labels}, lengths=[len(row) for row in ids], counts=counts)
+    lengths = [len(row) for row in ids]
+    return TokenRows(columns={"input_ids": ids, "labels": labels}, lengths=lengths, tokens=lengths, counts=counts)
 
 
 def preference_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int) -> TokenRows:
@@ -67,9 +71,13 @@ def preference_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int) -> 
         "chosen_ids": [chosen[index][starts[index] : max_length] for index in kept],
         "rejected_ids": [rejected[index][starts[index] : max_length] for index in kept],
     }
-    longest = [max(len(chosen[index]), len(rejected[index])) for index in kept]
-    counts = _counts(rows=rows, good=good, kept=longest, max_length=max_length)
-    return TokenRows(columns=columns, lengths=[min(length, max_length) for length in longest], counts=counts)
+    sides = [(len(chosen[index]), len(rejected[index])) for index in kept]
+    return TokenRows(
+        columns=columns,
+        lengths=[min(max(pair), max_length) for pair in sides],
+        tokens=[min(one, max_length) + min(other, max_length) for one, other in sides],
+        counts=_counts(rows=rows, good=good, kept=[max(pair) for pair in sides], max_length=max_length),
+    )
 
 
 def common_prefix(first: "np.ndarray", second: "np.ndarray") -> int:
