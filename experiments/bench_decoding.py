@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig, RepetitionPenaltyLogitsProcessor
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
+from transformers import RepetitionPenaltyLogitsProcessor as RepetitionPenalty
 from transformers.utils import logging
 
 from cong.decoding import ContrastivePair, Decoding, Request, SlotEngine
+from cong.decoding.logprobs import left_pad
 
 PENALTY, THRESHOLD, ALPHA = 1.2, 0.1, 0.5
 SIZES = {  # hidden, feed-forward, layers, heads, key-value heads, vocabulary, tied embeddings
@@ -64,24 +66,24 @@ def build_model(size: str, *, seed: int, dtype: torch.dtype, device: str) -> Any
     return model.eval().requires_grad_(False)
 
 
-def build_requests(count: int, *, vocabulary: int, longest_prompt: int, max_new_tokens: int) -> list[Request]:
+def build_requests(arguments: Any, *, vocabulary: int) -> list[Request]:
     """Prompts and responses of uniformly drawn lengths."""
-    rng = random.Random(0)
+    rng, longest = random.Random(0), arguments.max_new_tokens
     return [
         Request(
             row_id=str(index),
-            prompt_token_ids=tuple(rng.randrange(vocabulary) for _ in range(rng.randint(8, longest_prompt))),
+            prompt_token_ids=tuple(rng.randrange(vocabulary) for _ in range(rng.randint(8, arguments.longest_prompt))),
             alpha=ALPHA,
-            max_new_tokens=rng.randint(math.ceil(max_new_tokens / 6), max_new_tokens),
+            max_new_tokens=rng.randint(math.ceil(longest / 6), longest),
         )
-        for index in range(count)
+        for index in range(arguments.prompts)
     ]
 
 
 @torch.inference_mode()
 def published_loop(post: Any, pre: Any, requests: Sequence[Request]) -> int:
     """One prompt at a time, both models on dynamic caches; tokens generated."""
-    penalize = RepetitionPenaltyLogitsProcessor(PENALTY)
+    penalize: Any = RepetitionPenalty(PENALTY)
     for request in requests:
         ids = torch.tensor([request.prompt_token_ids], device=post.device)
         caches = [DynamicCache(config=model.config) for model in (post, pre)]
@@ -113,12 +115,10 @@ def generate_batches(model: Any, requests: Sequence[Request], *, batch_size: int
     device, model.generation_config = model.device, GenerationConfig()
     for start in range(0, len(requests), batch_size):
         batch = requests[start : start + batch_size]
-        width = max(len(request.prompt_token_ids) for request in batch)
-        rows = [(width - len(r.prompt_token_ids)) * [0] + list(r.prompt_token_ids) for r in batch]
-        mask = [(width - len(r.prompt_token_ids)) * [0] + len(r.prompt_token_ids) * [1] for r in batch]
+        tokens, mask = left_pad([request.prompt_token_ids for request in batch], device=device)
         model.generate(
-            torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(mask, device=device),
+            tokens,
+            attention_mask=mask,
             max_new_tokens=max(request.max_new_tokens or 0 for request in batch),
             do_sample=False,
             repetition_penalty=PENALTY,
@@ -141,12 +141,8 @@ def measure(job: Callable[[], int], *, device: str) -> Run:
     tokens = job()
     if device != "cpu":
         torch.cuda.synchronize()
-    return Run(
-        tokens=tokens,
-        seconds=time.perf_counter() - wall,
-        cpu_seconds=time.process_time() - cpu,
-        peak_bytes=_peak(device),
-    )
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    return Run(tokens=tokens, seconds=seconds, cpu_seconds=cpu_seconds, peak_bytes=_peak(device))
 
 
 def _reset_peak(device: str) -> None:
@@ -165,13 +161,14 @@ def _peak(device: str) -> int:
 
 def best_seconds(job: Callable[[], object], *, device: str, repeats: int = 5) -> float:
     job()
-    times = []
+    # CPU time where rates are per CPU-second, so that other processes do not lower the limits.
+    clock, times = time.process_time if device == "cpu" else time.perf_counter, []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         job()
         if device != "cpu":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
@@ -270,12 +267,7 @@ def main() -> None:
     device = arguments.device
     dtype = getattr(torch, arguments.dtype or ("float32" if device == "cpu" else "bfloat16"))
     post, pre = (build_model(arguments.size, seed=seed, dtype=dtype, device=device) for seed in (0, 1))
-    requests = build_requests(
-        arguments.prompts,
-        vocabulary=post.config.vocab_size,
-        longest_prompt=arguments.longest_prompt,
-        max_new_tokens=arguments.max_new_tokens,
-    )
+    requests = build_requests(arguments, vocabulary=post.config.vocab_size)
     bandwidth, rate = device_limits(dtype=dtype, device=device)
     print(f"{device} {dtype}: copy {bandwidth / 1e9:.1f} GB/s, matrix product {rate / 1e12:.3f} TFLOP/s")
     jobs = build_jobs(post, pre, requests, arguments)
@@ -285,7 +277,8 @@ def main() -> None:
             runs[name].append(measure(job, device=device))
     rows = []
     for name, (models, _) in jobs.items():
-        load, width = (requests[: arguments.loop_prompts], 1) if name == "published loop" else (requests, arguments.slots)
+        loop = name == "published loop"
+        load, width = (requests[: arguments.loop_prompts], 1) if loop else (requests, arguments.slots)
         least = roofline_seconds(post, load, models=models, slots=width, bandwidth=bandwidth, rate=rate)
         tokens = sum(request.max_new_tokens or 0 for request in load)
         rows.append(summarise(name, models, runs[name], roofline=tokens / least, device=device))

@@ -19,8 +19,7 @@ def reference_scores(post_logprobs, pre_logprobs, *, alpha, threshold, official)
         filled = [value if keep else -1e-3 for value, keep in zip(reference, head, strict=True)]
         reference = torch.tensor(filled).log_softmax(-1).tolist()
     return [
-        r - (1 - alpha) * p if keep else -math.inf
-        for r, p, keep in zip(post_logprobs, reference, head, strict=True)
+        r - (1 - alpha) * p if keep else -math.inf for r, p, keep in zip(post_logprobs, reference, head, strict=True)
     ]
 
 
@@ -31,9 +30,7 @@ def next_logprobs(model, tokens):
     return logits.float(), logits.float().log_softmax(-1)
 
 
-def reference_greedy(
-    post, pre, prompt, *, alpha, max_new_tokens, stop_ids, penalty=1.0, threshold=0.1, official=False
-):
+def reference_greedy(post, pre, prompt, *, alpha, max_new_tokens, stop_ids, penalty=1.0, threshold=0.1, official=False):
     """Greedy tokens (stop token included) and the sums of log pi_r and log pi_ref; `pre` None for a single model."""
     tokens, logprob_post, logprob_pre = list(prompt), 0.0, 0.0
     while len(tokens) - len(prompt) < max_new_tokens:

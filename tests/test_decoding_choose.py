@@ -1,12 +1,14 @@
 """From scores to tokens: repetition penalty, sampling filters, seeded choice."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+
 from cong.decoding import Decoding
 from cong.decoding.choose import choose_tokens, penalize_repetition, row_uniforms
-from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 UNIFORMS = torch.linspace(0, 1, 4001, dtype=torch.float64)[:-1]
 
@@ -31,9 +33,9 @@ def support(scores_V, **settings):
 )
 def test_shares_follow_the_warpers_of_hugging_face_in_their_order(settings):
     torch.manual_seed(0)
-    scores = 2 * torch.randn(1, 30)
-    ids = torch.zeros(1, 1, dtype=torch.long)
-    warped = TemperatureLogitsWarper(settings["temperature"])(ids, scores)
+    scores: Any = 2 * torch.randn(1, 30)
+    ids: Any = torch.zeros(1, 1, dtype=torch.long)
+    warped: Any = TemperatureLogitsWarper(settings["temperature"])(ids, scores)
     if "top_p" in settings:
         warped = TopPLogitsWarper(settings["top_p"])(ids, warped)
     if "min_p" in settings:
@@ -45,7 +47,8 @@ def test_shares_follow_the_warpers_of_hugging_face_in_their_order(settings):
 
 def test_the_penalty_equals_that_of_hugging_face():
     torch.manual_seed(0)
-    scores, ids = torch.randn(5, 40), torch.randint(0, 40, (5, 12))
+    scores: Any = torch.randn(5, 40)
+    ids: Any = torch.randint(0, 40, (5, 12))
     scores[:, ::7] = -math.inf
     seen = torch.zeros(5, 40, dtype=torch.bool).scatter(1, ids, True)
     expected = RepetitionPenaltyLogitsProcessor(1.2)(ids, scores.clone())
@@ -89,6 +92,7 @@ def test_temperature_zero_takes_the_first_of_the_best_tokens():
     ],
 )
 def test_a_setting_out_of_range_is_refused_with_its_value(name, value):
+    settings: dict[str, Any] = {"max_new_tokens": 1} | {name: value}
     with pytest.raises(ValueError, match=name) as refusal:
-        Decoding(**({"max_new_tokens": 1} | {name: value}))
+        Decoding(**settings)
     assert repr(value) in str(refusal.value)

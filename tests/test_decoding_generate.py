@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from cong.decoding import ContrastivePair, Decoding, GenerateEngine, Request, SlotEngine, teacher_forced_logprobs
 from reference_decoding import STOP_IDS, next_logprobs, ragged_prompts, reference_greedy, tiny_pair
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
+
+from cong.decoding import ContrastivePair, Decoding, GenerateEngine, Request, SlotEngine, teacher_forced_logprobs
+
+ALPHAS = (0.0, 0.3, 0.5, 1.0)
 
 
 def word_tokenizer():
@@ -17,7 +20,7 @@ def word_tokenizer():
 
 def requests_for(count, *, seed=0):
     return [
-        Request(row_id=f"r{i}", prompt_token_ids=prompt, alpha=(0.0, 0.3, 0.5, 1.0)[i % 4], seed=i, max_new_tokens=4 + i)
+        Request(row_id=f"r{i}", prompt_token_ids=prompt, alpha=ALPHAS[i % 4], seed=i, max_new_tokens=4 + i)
         for i, prompt in enumerate(ragged_prompts(count, seed=seed))
     ]
 
@@ -63,7 +66,7 @@ def test_both_backends_sample_the_same_tokens(pair):
 
 
 def test_a_checkpoint_that_samples_by_default_is_decoded_greedily():
-    post, pre = tiny_pair("llama")
+    post, _ = tiny_pair("llama")
     requests = requests_for(4)
     decoding = Decoding(max_new_tokens=12)
     plain = [list(GenerateEngine(post=post, tokenizer=None, decoding=decoding).decode(requests))]
@@ -96,23 +99,27 @@ def test_the_pair_gives_the_scores_of_every_position():
 def test_a_stop_string_ends_a_row_at_the_token_that_completes_it(steps_per_sync):
     post, pre = tiny_pair("qwen2")
     tokenizer = word_tokenizer()
+
+    def text_of(tokens):
+        return str(tokenizer.decode(list(tokens)))
+
     requests = [Request(row_id=f"r{i}", prompt_token_ids=p, alpha=0.5) for i, p in enumerate(ragged_prompts(12))]
     models = {"post": post, "pre": pre, "tokenizer": tokenizer}
     free = {c.row_id: c for c in SlotEngine(**models, decoding=Decoding(max_new_tokens=20)).decode(requests)}
     target = free["r0"].token_ids[3:5]
-    string = tokenizer.decode(list(target))
+    string = text_of(target)
     decoding = Decoding(max_new_tokens=20, stop_strings=(string, "never"))
     slots = SlotEngine(**models, decoding=decoding, slots=5, steps_per_sync=steps_per_sync)
     ended = 0
     for completion in slots.decode(requests):
         tokens, whole = completion.token_ids, free[completion.row_id].token_ids
         assert tokens == whole[: len(tokens)]
-        if string in tokenizer.decode(list(whole)):
+        if string in text_of(whole):
             ended += 1
             assert completion.finish_reason == "stop"
             assert completion.num_tokens == len(tokens)
-            assert tokenizer.decode(list(tokens)).endswith(string)
-            assert string not in tokenizer.decode(list(tokens[:-1]))
+            assert text_of(tokens).endswith(string)
+            assert string not in text_of(tokens[:-1])
             sums = teacher_forced_logprobs(
                 post,
                 prompts=[requests[int(completion.row_id[1:])].prompt_token_ids],

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from cong.decoding import check_pair, load_model
-from cong.decoding.models import check_decodable, stop_token_ids
 from reference_decoding import STOP_IDS, tiny_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from cong.decoding import check_pair, load_model
+from cong.decoding.models import check_decodable, stop_token_ids
 
 
 def tokenizer_of(words, **special):
@@ -24,9 +25,7 @@ WORDS = [f"w{i}" for i in range(20)]
 
 def test_a_pair_padded_to_different_sizes_is_accepted():
     tokenizer = tokenizer_of(WORDS)
-    check_pair(
-        post_tokenizer=tokenizer, pre_tokenizer=tokenizer, post_config=config_of(32), pre_config=config_of(20)
-    )
+    check_pair(post_tokenizer=tokenizer, pre_tokenizer=tokenizer, post_config=config_of(32), pre_config=config_of(20))
 
 
 @pytest.mark.parametrize(

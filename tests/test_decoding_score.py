@@ -1,14 +1,16 @@
 """The score F of contrastive decoding."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from cong.decoding import contrastive_scores, log_probs
-from cong.decoding.score import head_mask
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference_decoding import reference_scores
+
+from cong.decoding import contrastive_scores, log_probs
+from cong.decoding.score import head_mask
 
 finite = st.floats(min_value=-12, max_value=12, width=32)
 ALPHAS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0])
@@ -22,7 +24,7 @@ def logit_pairs(draw, elements=finite):
     return torch.tensor(rows[0])[None], torch.tensor(rows[1])[None]
 
 
-def scores_of(logits, *, alpha, threshold=0.1, scores="formula"):
+def scores_of(logits, *, alpha, threshold=0.1, scores: Any = "formula"):
     post, pre = (log_probs(values) for values in logits)
     return contrastive_scores(post, pre, alpha=alpha, pruning_threshold=threshold, scores=scores)
 

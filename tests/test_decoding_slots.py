@@ -1,11 +1,10 @@
 """The slot engine against the cache-free reference."""
 
-import itertools
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from cong.decoding import Decoding, Request, SlotEngine, teacher_forced_logprobs
 from reference_decoding import (
     STOP_IDS,
     next_logprobs,
@@ -16,6 +15,8 @@ from reference_decoding import (
     tiny_pair,
 )
 from scipy.stats import chisquare
+
+from cong.decoding import Decoding, Request, SlotEngine, teacher_forced_logprobs
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 PAIRS = cache(tiny_pair)
@@ -30,7 +31,8 @@ def requests_for(prompts, *, alphas=ALPHAS):
 
 
 def decode(post, pre, requests, *, slots=8, steps_per_sync=None, tokenizer=None, max_context=None, **settings):
-    decoding = Decoding(**({"max_new_tokens": 24} | settings))
+    defaults: dict[str, Any] = {"max_new_tokens": 24}
+    decoding = Decoding(**(defaults | settings))
     engine = SlotEngine(
         post=post,
         pre=pre,
@@ -179,7 +181,7 @@ def test_sampled_text_does_not_depend_on_the_number_of_slots():
         Request(row_id=f"r{i}", prompt_token_ids=prompt, alpha=0.5, seed=1000 + i)
         for i, prompt in enumerate(ragged_prompts(20, seed=9))
     ]
-    settings = {"temperature": 1.0, "top_p": 0.95, "repetition_penalty": 1.1}
+    settings: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "repetition_penalty": 1.1}
     results = [decode(post, pre, requests, slots=slots, **settings)[0] for slots in (1, 3, 8, 64)]
     results.append(decode(post, pre, requests[::-1], slots=5, **settings)[0])
     tokens = [{row_id: completion.token_ids for row_id, completion in result.items()} for result in results]
@@ -235,22 +237,6 @@ def test_logprobs_agree_with_a_teacher_forced_pass():
         assert [getattr(got[r.row_id], name) for r in unstopped] == pytest.approx(sums, abs=1e-4)
 
 
-def test_refill_keeps_nine_in_ten_slot_steps_useful_on_a_skewed_load():
-    post, pre = PAIRS("llama")
-    post.generation_config.eos_token_id = None
-    try:
-        requests = [
-            Request(row_id=str(i), prompt_token_ids=prompt, max_new_tokens=60 if i % 8 == 0 else 6)
-            for i, prompt in enumerate(ragged_prompts(400, seed=13))
-        ]
-        _, engine = decode(post, pre, requests, slots=32, max_new_tokens=60)
-    finally:
-        post.generation_config.eos_token_id = STOP_IDS
-    stats = engine.stats
-    assert stats.useful_slot_steps == 50 * 60 + 350 * 6
-    assert stats.queued_useful_slot_steps >= 0.9 * stats.queued_slot_steps
-
-
 def test_a_pair_with_padded_vocabularies_of_different_sizes_equals_the_reference():
     post, pre = tiny_model("qwen2", seed=0, vocab_size=128), tiny_model("qwen2", seed=1, vocab_size=97)
     requests = requests_for(ragged_prompts(8, seed=15))
@@ -266,61 +252,3 @@ def test_a_pair_with_padded_vocabularies_of_different_sizes_equals_the_reference
                 penalty=1.2,
             )
             assert_equals_reference(got[request.row_id], expected)
-
-
-def test_bad_requests_are_answered_with_their_reason_and_the_others_go_on():
-    post, pre = PAIRS("qwen2")
-    bad = {
-        "empty": (Request(row_id="empty", prompt_token_ids=()), "empty"),
-        "long": (Request(row_id="long", prompt_token_ids=(20,) * 64), "64 tokens"),
-        "outside": (Request(row_id="outside", prompt_token_ids=(20, 97)), "97"),
-        "negative": (Request(row_id="negative", prompt_token_ids=(-5, 20)), "-5"),
-        "alpha": (Request(row_id="alpha", prompt_token_ids=(20,), alpha=1.2), "1.2"),
-        "nan": (Request(row_id="nan", prompt_token_ids=(20,), alpha=float("nan")), "nan"),
-        "limit": (Request(row_id="limit", prompt_token_ids=(20,), max_new_tokens=99), "99"),
-        "zero": (Request(row_id="zero", prompt_token_ids=(20,), max_new_tokens=0), "0"),
-    }
-    good = requests_for(ragged_prompts(10, seed=17))
-    mixed = [request for pair in itertools.zip_longest([b for b, _ in bad.values()], good) for request in pair if request]
-    got, _ = decode(post, pre, mixed, slots=3, max_context=64)
-    alone, _ = decode(post, pre, good, slots=3, max_context=64)
-    for row_id, (_, reason) in bad.items():
-        assert got[row_id].finish_reason == "error"
-        assert reason in (got[row_id].error or "")
-    assert {row_id: completion for row_id, completion in got.items() if row_id not in bad} == alone
-
-
-def test_a_response_ends_where_the_context_ends():
-    post, pre = PAIRS("qwen2")
-    post.generation_config.eos_token_id = None
-    try:
-        got, _ = decode(post, pre, [Request(row_id="r", prompt_token_ids=(20,) * 30)], max_context=40)
-    finally:
-        post.generation_config.eos_token_id = STOP_IDS
-    assert (got["r"].num_tokens, got["r"].finish_reason) == (10, "length")
-
-
-def test_rows_stream_out_of_an_endless_source_and_the_engine_can_start_again():
-    post, pre = PAIRS("llama")
-    prompts = ragged_prompts(50, seed=19)
-    engine = SlotEngine(post=post, pre=pre, tokenizer=None, decoding=Decoding(max_new_tokens=12), slots=4)
-    endless = (Request(row_id=str(i), prompt_token_ids=prompts[i % 50], alpha=0.3) for i in itertools.count())
-    first = list(itertools.islice(engine.decode(endless), 30))
-    assert int(next(endless).row_id) <= 30 + 4 + 1
-    requests = [Request(row_id=str(i), prompt_token_ids=prompts[i], alpha=0.3) for i in range(30)]
-    again = {completion.row_id: completion.token_ids for completion in engine.decode(requests)}
-    for completion in first:
-        assert again.get(completion.row_id, completion.token_ids) == completion.token_ids
-
-
-def test_an_engine_refuses_what_it_cannot_decode():
-    post, pre = PAIRS("qwen2")
-    decoding = Decoding(max_new_tokens=4)
-    with pytest.raises(ValueError, match="slots is 0"):
-        SlotEngine(post=post, pre=pre, tokenizer=None, decoding=decoding, slots=0)
-    with pytest.raises(ValueError, match=r"max_context is 129.*128"):
-        SlotEngine(post=post, pre=pre, tokenizer=None, decoding=decoding, max_context=129)
-    bloom = tiny_model("bloom", seed=0, n_head=4, n_layer=1)
-    bloom.config.max_position_embeddings = 64
-    with pytest.raises(ValueError, match="position_ids"):
-        SlotEngine(post=bloom, tokenizer=None, decoding=decoding)

@@ -1,5 +1,7 @@
 """Contrastive decoding: pure torch and transformers, usable without the rest of the library.
 
+A slot engine for speed, a reference backend on `generate`, the score F, and log-probabilities of given responses:
+
     post, pre = (load_model(path, dtype="bfloat16", device="cuda") for path in (post_path, pre_path))
     engine = SlotEngine(post=post, pre=pre, tokenizer=tokenizer, decoding=Decoding(max_new_tokens=512))
     for completion in engine.decode([Request(row_id="p0", prompt_token_ids=ids, alpha=0.5)]):

@@ -4,7 +4,7 @@ Every slot holds one sequence from position 0 on. A prefill writes whole prompts
 writes one token per row at that row's own position and shows the backbone only the columns in use. Stale columns
 behind a row's length are never read: the attention mask ends at the length.
 
-    cache = SlotCache(layers=24, slots=64, capacity=512)
+    cache = SlotCache(layers=24, slots=64, capacity=512, limit=4096)
     cache.begin_prefill(slots_P)                              # then a forward pass over P prompts
     cache.begin_step(rows=64, position_B=lengths, used=300)   # then a forward pass over one token per row
 """
@@ -33,13 +33,15 @@ class SlotLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         if self.target_P is not None:
             length = key_states.shape[2]
             self.keys[:, :, :length].index_copy_(0, self.target_P, key_states)
             self.values[:, :, :length].index_copy_(0, self.target_P, value_states)
             return key_states, value_states
-        assert self.rows_B is not None and self.position_B is not None
+        assert self.rows_B is not None
+        assert self.position_B is not None
         rows = len(self.rows_B)
         self.keys[self.rows_B, :, self.position_B] = key_states[:, :, 0]
         self.values[self.rows_B, :, self.position_B] = value_states[:, :, 0]
@@ -80,9 +82,9 @@ class SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """All layers of one model; see the module's docstring."""
 
-    def __init__(self, *, layers: int, slots: int, capacity: int) -> None:
+    def __init__(self, *, layers: int, slots: int, capacity: int, limit: int) -> None:
         self.slot_layers = [SlotLayer(slots=slots, capacity=capacity) for _ in range(layers)]
-        self.capacity = capacity
+        self.capacity, self.limit = capacity, limit
         super().__init__(layers=list(self.slot_layers))
 
     def begin_prefill(self, target_P: Tensor) -> None:
@@ -101,9 +103,10 @@ class SlotCache(Cache):
             layer.copy_rows(source_P, target_P, length=length)
 
     def reserve(self, capacity: int) -> None:
-        """Make room for sequences of `capacity` tokens, at least doubling so that growing stays rare."""
+        """Make room for sequences of `capacity` tokens; doubling up to the limit keeps growing rare."""
+        assert capacity <= self.limit
         if capacity > self.capacity:
-            self.capacity = max(capacity, 2 * self.capacity)
+            self.capacity = max(capacity, min(2 * self.capacity, self.limit))
             for layer in self.slot_layers:
                 layer.grow(self.capacity)
 

@@ -29,7 +29,7 @@ def penalize_repetition(scores_BV: Tensor, *, seen_BV: Tensor, penalty: float) -
 
 
 def choose_tokens(scores_BV: Tensor, *, decoding: Decoding, uniform_B: Tensor | None) -> Tensor:
-    """One token id per row: the argmax at temperature 0, else the inverse of the distribution function at `uniform_B`."""
+    """One token id per row: the argmax at temperature 0, else the inverse distribution function at `uniform_B`."""
     if decoding.temperature == 0:
         return scores_BV.argmax(dim=-1)
     assert uniform_B is not None

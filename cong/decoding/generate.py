@@ -65,7 +65,8 @@ class ContrastivePair(PreTrainedModel, GenerationMixin):
     ) -> None:
         super().__init__(_pair_config(post.config, pre.config))
         self.post, self.pre = post, pre
-        self.alpha, self.pruning_threshold, self.scores = alpha, pruning_threshold, scores
+        self.alpha, self.pruning_threshold = alpha, pruning_threshold
+        self.scores: Literal["formula", "official"] = scores
         self.generation_config = GenerationConfig()
 
     def forward(
@@ -93,7 +94,7 @@ class ContrastivePair(PreTrainedModel, GenerationMixin):
             for model, cache in zip((self.post, self.pre), caches, strict=True)
         )
         alpha = self.alpha.unsqueeze(-1) if isinstance(self.alpha, Tensor) else self.alpha
-        logits = contrastive_scores(
+        logits: Any = contrastive_scores(
             post_BLV, pre_BLV, alpha=alpha, pruning_threshold=self.pruning_threshold, scores=self.scores
         )
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)

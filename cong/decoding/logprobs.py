@@ -1,5 +1,7 @@
 """Log-probabilities of given responses: one teacher-forced pass, no decoding.
 
+The difference between two models is the implicit reward of a response:
+
     post = teacher_forced_logprobs(model, prompts=[(5, 6)], completions=[(7, 8, eos)], batch_size=8)
 """
 

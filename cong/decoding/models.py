@@ -1,5 +1,7 @@
 """Loading a model for decoding, and the checks that a model or a pair can be decoded at all.
 
+The checks raise ValueError with the reason, before any time is spent:
+
     post = load_model(path, dtype="bfloat16", device="cuda")
     check_pair(post_tokenizer=t_post, pre_tokenizer=t_pre, post_config=post.config, pre_config=pre.config)
 """

@@ -10,16 +10,16 @@ so a prefill needs no vocabulary head, and requests that share a prompt (several
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cong.decoding.attention import grouped_attention
-from cong.decoding.cache import SlotCache, attention_masks
+from cong.decoding.backbone import Backbone, prefill_groups
+from cong.decoding.cache import SlotCache
 from cong.decoding.choose import choose_tokens, penalize_repetition
 from cong.decoding.models import check_decodable, common_max_context, common_vocab_size, stop_token_ids
+from cong.decoding.rows import Queue, Row, SlotStats
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.state import SlotState
 from cong.decoding.stopping import StopStrings
@@ -32,84 +32,6 @@ from cong.decoding.types import (
     request_error,
     token_limit,
 )
-
-# Padded tokens of one prefill pass: bounds its memory, and is enough to keep a device busy.
-PREFILL_TOKENS = 16384
-
-
-@dataclass
-class SlotStats:
-    """Counts since the engine was built; a slot-step is one row of one decoding step."""
-
-    steps: int = 0
-    slot_steps: int = 0
-    useful_slot_steps: int = 0
-    queued_slot_steps: int = 0  # the same two while requests were still waiting
-    queued_useful_slot_steps: int = 0
-    prefilled_tokens: int = 0
-    shared_prefills: int = 0
-
-    def count(self, *, steps: int, rows: int, slots: int, useful: int, queued: bool) -> None:
-        self.steps += steps
-        self.slot_steps += steps * rows
-        self.useful_slot_steps += useful
-        if queued:
-            self.queued_slot_steps += steps * slots
-            self.queued_useful_slot_steps += useful
-
-
-@dataclass
-class _Row:
-    """The host's view of an occupied slot."""
-
-    request: Request
-    limit: int
-    generated: int = 0
-    searched: int = 0  # tokens already searched for stop strings
-
-    @property
-    def cached(self) -> int:
-        """Tokens in the cache."""
-        return len(self.request.prompt_token_ids) - 1 + self.generated
-
-
-@dataclass
-class _Queue:
-    """Requests still to come. Pulled lazily, so that a long stream is never held in memory."""
-
-    source: Iterator[Request]
-    exhausted: bool = False
-
-    def take(self) -> Request | None:
-        request = next(self.source, None)
-        self.exhausted = request is None
-        return request
-
-
-@dataclass
-class _Backbone:
-    """One model with its cache."""
-
-    model: PreTrainedModel
-    cache: SlotCache = field(repr=False)
-
-    def prefill(self, tokens_PL: Tensor, slots_P: Tensor) -> None:
-        self.cache.begin_prefill(slots_P)
-        self.model.base_model(input_ids=tokens_PL, past_key_values=self.cache, use_cache=True)
-
-    def step(self, token_B: Tensor, *, rows_B: Tensor, position_B: Tensor, used: int) -> Tensor:
-        """Logits (B, V) after one more token per row."""
-        self.cache.begin_step(rows_B=rows_B, position_B=position_B, used=used)
-        config = self.model.config.get_text_config()
-        with grouped_attention(self.model):
-            output = self.model(
-                input_ids=token_B.unsqueeze(1),
-                position_ids=position_B.unsqueeze(1),
-                attention_mask=attention_masks(config, length_B=position_B, used=used, dtype=self.model.dtype),
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-        return output.logits[:, -1]
 
 
 class SlotEngine:
@@ -148,7 +70,7 @@ class SlotEngine:
         self.refill_at = max(1, slots // 16)
         self.stats = SlotStats()
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
-        self._backbones = [_Backbone(model, self._new_cache(model)) for model in models]
+        self._backbones = [Backbone(model, self._new_cache(model)) for model in models]
         self._state = SlotState(
             slots=slots,
             vocab_size=self.vocab_size,
@@ -156,13 +78,14 @@ class SlotEngine:
             stop_token_ids=self.stop_token_ids,
             device=self.device,
         )
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, Row] = {}
         self._prompts: dict[int, tuple[int, ...]] = {}  # whose prefill a slot's cache starts with
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions in the order in which rows finish; a request that cannot be decoded comes back as an error."""
-        self._rows.clear()
-        queue = _Queue(iter(requests))
+        self._rows.clear()  # an earlier stream may have been abandoned midway
+        self._state.active_S.zero_()
+        queue = Queue(iter(requests))
         while True:
             yield from self._refill(queue)
             if not self._rows:
@@ -174,24 +97,22 @@ class SlotEngine:
 
     def _new_cache(self, model: PreTrainedModel) -> SlotCache:
         layers = model.config.get_text_config().num_hidden_layers
-        return SlotCache(layers=layers, slots=self.slots, capacity=min(64, self.max_context))
+        return SlotCache(layers=layers, slots=self.slots, capacity=min(64, self.max_context), limit=self.max_context)
 
-    def _refill(self, queue: _Queue) -> Iterator[Completion]:
+    def _refill(self, queue: Queue) -> Iterator[Completion]:
         """Fill the free slots. A few at a time share one prefill pass, which costs fewer slot-steps than it saves."""
         free = [slot for slot in range(self.slots) if slot not in self._rows]
         if queue.exhausted or (self._rows and len(free) < self.refill_at):
             return
         admitted: list[tuple[int, Request]] = []
-        errors: list[Completion] = []
         while len(admitted) < len(free) and (request := queue.take()) is not None:
             error = self._error(request)
             if error is None:
                 admitted.append((free[len(admitted)], request))
             else:
-                errors.append(error_completion(request, error))
+                yield error_completion(request, error)
         if admitted:
             self._admit(admitted)
-        yield from errors
 
     def _error(self, request: Request) -> str | None:
         return request_error(
@@ -208,7 +129,7 @@ class SlotEngine:
         limits = [token_limit(r, decoding=self.decoding, max_context=self.max_context) for _, r in admitted]
         longest = max(len(r.prompt_token_ids) + limit for (_, r), limit in zip(admitted, limits, strict=True))
         for backbone in self._backbones:
-            backbone.cache.reserve(min(longest, self.max_context))
+            backbone.cache.reserve(longest)
         for slot, _ in admitted:
             self._prompts.pop(slot, None)
         holders = {prompt: slot for slot, prompt in self._prompts.items()}
@@ -222,13 +143,13 @@ class SlotEngine:
                 fresh.append((slot, prefix))
                 holders[prefix] = slot
             self._prompts[slot] = prefix
-            self._rows[slot] = _Row(request=request, limit=limit)
+            self._rows[slot] = Row(request=request, limit=limit)
         self._prefill(fresh)
         self._share(copies)
         self._state.admit([slot for slot, _ in admitted], [request for _, request in admitted], limits)
 
     def _prefill(self, fresh: list[tuple[int, tuple[int, ...]]]) -> None:
-        for group in _by_length(fresh):
+        for group in prefill_groups(fresh):
             longest = len(group[-1][1])
             # Padding on the right: causal attention hides it, and the row's own tokens overwrite it later.
             padded = [prefix + (0,) * (longest - len(prefix)) for _, prefix in group]
@@ -338,9 +259,7 @@ class SlotEngine:
                 finished.append((slot, end or row.generated, end is not None))
         yield from self._finish(finished, dict(zip(candidates, tokens, strict=True)))
 
-    def _finish(
-        self, finished: Sequence[tuple[int, int, bool]], tokens: dict[int, list[int]]
-    ) -> Iterator[Completion]:
+    def _finish(self, finished: Sequence[tuple[int, int, bool]], tokens: dict[int, list[int]]) -> Iterator[Completion]:
         """Completions of (slot, number of tokens, ended by a stop string)."""
         for slot, count, stopped_by_string in finished:
             self._state.active_S[slot] = False
@@ -353,16 +272,3 @@ class SlotEngine:
                 logprob_post=self._state.post_logprob_ST[slot, :count].double().sum().item(),
                 logprob_pre=self._state.pre_logprob_ST[slot, :count].double().sum().item() if self.pair else None,
             )
-
-
-def _by_length(fresh: list[tuple[int, tuple[int, ...]]]) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
-    """Groups of (slot, prompt), shortest first, that waste little on padding and stay below PREFILL_TOKENS."""
-    group: list[tuple[int, tuple[int, ...]]] = []
-    for slot, prefix in sorted(fresh, key=lambda item: len(item[1])):
-        too_long = group and len(prefix) > 16 + 1.5 * len(group[0][1])
-        if group and (too_long or (len(group) + 1) * len(prefix) > PREFILL_TOKENS):
-            yield group
-            group = []
-        group.append((slot, prefix))
-    if group:
-        yield group

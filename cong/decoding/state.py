@@ -41,7 +41,7 @@ class SlotState:
         self.stops_V[[token_id for token_id in stop_token_ids if token_id < vocab_size]] = True
 
     def admit(self, slots: Sequence[int], requests: Sequence[Request], limits: Sequence[int]) -> None:
-        """Put requests into slots whose cache holds all tokens of the prompt but the last, which the first step feeds."""
+        """Put requests into slots whose cache holds the prompt without its last token, which the first step feeds."""
         slots_P = torch.tensor(slots, device=self.device)
         prompts = [request.prompt_token_ids for request in requests]
         ints_4P = torch.tensor(

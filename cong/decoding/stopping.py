@@ -1,6 +1,8 @@
 """Stop strings: where in a row of generated tokens the text first holds one of them.
 
-    StopStrings(("\\n\\n",), tokenizer=tokenizer).end(tokens, searched=0)     # number of tokens to keep, or None
+The tokens up to the one that completes a stop string are kept:
+
+    StopStrings(("\\n\\n",), tokenizer=tokenizer).end(tokens, searched=0)  # their number, or None
 """
 
 from collections.abc import Sequence
