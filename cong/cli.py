@@ -96,7 +96,9 @@ def decode(
     post: Annotated[Path, typer.Option(help="Checkpoint after alignment, pi_r.")],
     prompts: Annotated[Path, typer.Option(help="Prompts: .jsonl or .parquet with prompt or messages.")],
     output: Annotated[Path, typer.Option(help="Parquet file of responses.")],
-    pre: Annotated[Path | None, typer.Option(help="Checkpoint before alignment, pi_ref; without it plain decoding.")] = None,
+    pre: Annotated[
+        Path | None, typer.Option(help="Checkpoint before alignment, pi_ref; without it plain decoding.")
+    ] = None,
     alpha: Annotated[str, typer.Option(help="Contrastive coefficient in [0, 1]; several with commas.")] = "0.5",
     pruning_threshold: Annotated[float, typer.Option(help="lambda of Eq. 8.")] = 0.1,
     repetition_penalty: float = 1.2,

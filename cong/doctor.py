@@ -48,7 +48,9 @@ def _findings(resources: Resources, store: Store) -> Iterator[Finding]:
 
 def _python() -> Finding:
     good = sys.version_info >= (3, 11)
-    return Finding(name="python", good=good, text=platform.python_version() + ("" if good else ": 3.11 or newer is needed"))
+    return Finding(
+        name="python", good=good, text=platform.python_version() + ("" if good else ": 3.11 or newer is needed")
+    )
 
 
 def _package(name: str) -> Finding:
@@ -64,9 +66,13 @@ def _device(resources: Resources) -> Finding:
     import torch
 
     count = torch.cuda.device_count()
-    found = ", ".join(torch.cuda.get_device_name(index) for index in range(count)) or f"{os.cpu_count()} CPUs, no GPU here"
+    found = (
+        ", ".join(torch.cuda.get_device_name(index) for index in range(count)) or f"{os.cpu_count()} CPUs, no GPU here"
+    )
     missing = resources.device == "cuda" and count == 0 and resources.address is None
-    advice = f"; profile {resources.name} wants GPUs: use a CPU profile or give --address of a cluster" if missing else ""
+    advice = (
+        f"; profile {resources.name} wants GPUs: use a CPU profile or give --address of a cluster" if missing else ""
+    )
     return Finding(name="devices", good=not missing, text=found + advice)
 
 

@@ -89,9 +89,13 @@ class Experiment:
         """Build the cells; raise `UserError` for whatever the file objects to."""
         cells = _guarded(self.path, lambda: self.module.cells(scale, **settings))
         names = [cell.name for cell in cells]
-        repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+        repeated = (
+            next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+        )
         if not cells or repeated:
-            raise UserError(f"{self.path}: " + (f"two cells are called {repeated}" if repeated else "there are no cells"))
+            raise UserError(
+                f"{self.path}: " + (f"two cells are called {repeated}" if repeated else "there are no cells")
+            )
         return cells
 
     def settings(self, assignments: list[str]) -> dict[str, Any]:
@@ -166,7 +170,11 @@ def _guarded(path: Path, call: Callable[[], Any]) -> Any:
 
 
 def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) else str(annotation)
+    return (
+        annotation.__name__
+        if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias)
+        else str(annotation)
+    )
 
 
 def _text(value: Value) -> str:

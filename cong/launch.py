@@ -82,7 +82,9 @@ def _run_tracked(job: Job) -> Path:
     finally:
         terminal.close()
     made = len(job.plan.todo)
-    print(f"{made} stages computed, {len(job.plan.stages) - made} found in the store, {time.monotonic() - started:.1f} s")
+    print(
+        f"{made} stages computed, {len(job.plan.stages) - made} found in the store, {time.monotonic() - started:.1f} s"
+    )
     written = report(job)
     tracker.close(collect(job.cells, job.store), written.files)
     return written.page
@@ -95,7 +97,9 @@ def report(job: Job) -> Any:
 
     missing = [cell.name for cell in job.cells if not job.store.is_complete(cell.stage)]
     if missing:
-        raise UserError(f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first")
+        raise UserError(
+            f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
+        )
     results = collect(job.cells, job.store)
     blocks = list(job.experiment.module.report(results)) if hasattr(job.experiment.module, "report") else []
     return write_report(
@@ -120,5 +124,3 @@ def _share_definitions(experiment: Experiment) -> None:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(experiment.module)
-
-

@@ -15,6 +15,7 @@ from cong.generation import (
     ContrastiveGenerate,
     Generate,
     ImplicitReward,
+    Judge,
     PairAgreement,
     PreferencePairs,
     Sampling,
@@ -33,6 +34,8 @@ class Transition:
     weak: Model
     strong: Model
     prompts: Stage
+    heldout: Stage
+    judge: Judge
     scale: Scale
     seed: int = 0
 
@@ -40,7 +43,7 @@ class Transition:
     def weak_aligned(self) -> DPO:
         """pi_r^w: the weak model after DPO on its own candidates, best against worst (appendix C.2)."""
         candidates = self.respond(self.weak, **self.scale.candidates)
-        pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=self.scale.judge))
+        pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=self.judge))
         return DPO(model=self.weak, data=pairs, seed=self.seed, **self.scale.alignment)
 
     def respond(self, model: Model, **settings) -> Generate:
@@ -68,8 +71,15 @@ class Transition:
 
 def transition(family: str, *, weak: str, strong: str, scale: Scale, seed: int = 0) -> Transition:
     """Return the transition between two sizes of a family."""
-    weak_model, strong_model = scale.model(family, weak, seed), scale.model(family, strong, seed)
-    return Transition(weak=weak_model, strong=strong_model, prompts=scale.prompts(seed), scale=scale, seed=seed)
+    return Transition(
+        weak=scale.model(family, weak, seed),
+        strong=scale.model(family, strong, seed),
+        prompts=scale.prompts(seed),
+        heldout=scale.heldout(seed),
+        judge=scale.judge(seed),
+        scale=scale,
+        seed=seed,
+    )
 
 
 def base(t: Transition) -> Model:
@@ -106,7 +116,7 @@ def cong(t: Transition, *, alpha: float, beta: float) -> DPO:
 
 def pair_agreement(t: Transition, *, alpha: float, explicit: bool) -> PairAgreement:
     """How often the chosen response of Stage II beats the rejected one, by explicit or by implicit reward."""
-    pairs, judge = cong_pairs(t, alpha=alpha), t.scale.judge if explicit else t.implicit
+    pairs, judge = cong_pairs(t, alpha=alpha), t.judge if explicit else t.implicit
     chosen, rejected = (Score(responses=side, judge=judge) for side in (pairs.chosen, pairs.rejected))
     return PairAgreement(pairs=pairs, chosen=chosen, rejected=rejected)
 
@@ -116,13 +126,13 @@ def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: i
     scale = t.scale
     responses = Generate(
         model=model,
-        prompts=scale.heldout,
+        prompts=t.heldout,
         max_new_tokens=scale.max_new_tokens,
         sampling=sampling,
         samples=samples,
         seed=t.seed,
     )
-    return Score(responses=responses, judge=scale.judge)
+    return Score(responses=responses, judge=t.judge)
 
 
 def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
@@ -135,5 +145,5 @@ def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
 
 def evaluate_contrastive(t: Transition, *, alpha: float) -> Evaluate:
     """The weak pair's contrastive responses themselves on the held-out prompts (figure 2)."""
-    responses = t.contrast(t.scale.heldout, alpha=alpha)
-    return Evaluate(scored=Score(responses=responses, judge=t.scale.judge), implicit=responses)
+    responses = t.contrast(t.heldout, alpha=alpha)
+    return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=responses)

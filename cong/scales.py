@@ -6,14 +6,16 @@ what the paper leaves open is taken from the configuration that its authors publ
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from cong.errors import UserError
 from cong.generation import ExactReward, RewardModel, Sampling
 from cong.graph.stage import Stage
 from cong.models import HubModel, Model
 from cong.prompts import HubPrompts, SyntheticPrompts
+from cong.synthetic.models import Size
 from cong.synthetic.stages import BuildTokenizer, Pretrain
+from cong.synthetic.tokenizer import Family
 from cong.synthetic.world import World
 
 Settings = dict[str, Any]
@@ -28,9 +30,10 @@ class Scale:
     """(family, size, seed) to the pre-alignment model."""
     prompts: Callable[[int], Stage]
     """Seed to the training prompts."""
-    heldout: Stage
-    judge: ExactReward | RewardModel
-    """What labels the candidates of the weak alignment, and scores the evaluation."""
+    heldout: Callable[[int], Stage]
+    """Seed to the prompts of the evaluation."""
+    judge: Callable[[int], ExactReward | RewardModel]
+    """Seed to what labels the candidates of the weak alignment, and scores the evaluation."""
     max_new_tokens: int
     candidates: Settings
     alignment: Settings
@@ -52,37 +55,40 @@ def scale(name: str) -> Scale:
 
 
 def _tiny() -> Scale:
-    world = World()
     diverse = Sampling(temperature=0.8, top_p=0.95)
+    training = {"global_batch_size": 32, "max_length": 128, "scheduler": "cosine", "warmup_ratio": 0.1}
     return Scale(
         name="tiny",
-        model=lambda family, size, seed: _pretrained(world, family, size, seed),
-        prompts=lambda seed: SyntheticPrompts(world=world, split="train", count=1536, seed=seed),
-        heldout=SyntheticPrompts(world=world, split="heldout", count=256),
-        judge=ExactReward(world=world),
+        model=_pretrained,
+        # Every seed is a world of its own: other knowledge, models, prompts and samples.
+        prompts=lambda seed: SyntheticPrompts(world=World(seed=seed), split="train", count=1024, seed=seed),
+        heldout=lambda seed: SyntheticPrompts(world=World(seed=seed), split="heldout", count=256, seed=seed),
+        judge=lambda seed: ExactReward(world=World(seed=seed)),
         max_new_tokens=48,
         candidates={"samples": 5, "sampling": diverse},
-        alignment={"beta": 0.1, "learning_rate": 1e-4, "epochs": 1, "global_batch_size": 32, "max_length": 128},
+        alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": 1, **training},
         contrastive={"sampling": Sampling()},
-        weak_sft={"learning_rate": 5e-4, "epochs": 2, "global_batch_size": 32, "max_length": 128},
-        sft={"learning_rate": 5e-4, "epochs": 2, "global_batch_size": 32, "max_length": 128},
+        weak_sft={"learning_rate": 5e-4, "epochs": 2, **training},
+        sft={"learning_rate": 5e-4, "epochs": 2, **training},
         rejected={"sampling": diverse},
-        dpo={"learning_rate": 5e-5, "epochs": 1, "global_batch_size": 32, "max_length": 128},
+        dpo={"learning_rate": 5e-5, "epochs": 1, **training},
     )
 
 
-def _pretrained(world: World, family: str, size: str, seed: int) -> Pretrain:
-    steps = {"1.5B": 700, "3B": 700, "7B": 700, "14B": 700}
-    if family not in ("qwen", "llama") or size not in steps:
-        raise UserError(f"there is no tiny model {family}-{size}: families are qwen and llama, sizes {', '.join(steps)}")
+def _pretrained(family: str, size: str, seed: int) -> Pretrain:
+    families, sizes = get_args(Family), get_args(Size)
+    if family not in families or size not in sizes:
+        known = f"families are {', '.join(families)}, sizes {', '.join(sizes)}"
+        raise UserError(f"there is no tiny model {family}-{size}: {known}")
+    world = World(seed=seed)
     return Pretrain(
         world=world,
         family=family,
-        size=size,  # pyright: ignore[reportArgumentType]
+        size=size,
         tokenizer=BuildTokenizer(world=world, family=family),
-        steps=steps[size],
+        steps=400,
         batch_documents=64,
-        learning_rate=4e-3,
+        learning_rate=6e-3,
         seed=seed,
     )
 
@@ -111,8 +117,8 @@ def _paper() -> Scale:
         name="paper",
         model=lambda family, size, seed: _checkpoint(family, size),
         prompts=lambda seed: HubPrompts(repo=repo, revision=revision, split="train_prefs"),
-        heldout=HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
-        judge=RewardModel(model=ARMORM),
+        heldout=lambda seed: HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
+        judge=lambda seed: RewardModel(model=ARMORM),
         max_new_tokens=2048,
         candidates={"samples": 5, "sampling": diverse},
         alignment={"beta": 0.1, "learning_rate": 8e-7, "epochs": 1, **training},

@@ -264,5 +264,3 @@ def _flat(stage: Stage) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str) or value is None else str(value)
-
-

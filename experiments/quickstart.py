@@ -100,7 +100,11 @@ def _agreement(results: Results) -> Iterator[Block]:
     yield Text(
         title="Is the chosen response of Stage II better than the rejected one?",
         text=f"Share of the differing pairs in which it is, per seed (ties count one half): {text}. "
-        + ("Below one half, Stage II is trained away from the better response and cannot be expected to help." if weak else ""),
+        + (
+            "Below one half, Stage II is trained away from the better response and cannot be expected to help."
+            if weak
+            else ""
+        ),
         warning=weak,
     )
 
@@ -114,7 +118,9 @@ def _alpha_figure(results: Results) -> Figure:
         for panel, (name, label) in zip(axes, names, strict=True):
             estimates = [estimate(select(found, alpha=alpha), name) for alpha in alphas]
             panel.plot(alphas, [e.mean for e in estimates], marker="o", markersize=4, color="#1f5fbf")
-            panel.fill_between(alphas, [e.low for e in estimates], [e.high for e in estimates], alpha=0.18, color="#1f5fbf")
+            panel.fill_between(
+                alphas, [e.low for e in estimates], [e.high for e in estimates], alpha=0.18, color="#1f5fbf"
+            )
             panel.set_xlabel("contrastive coefficient α")
             panel.set_ylabel(label)
 

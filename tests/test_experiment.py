@@ -95,7 +95,7 @@ _PAIR = ('small.small_model("qwen", "3B", 0)', 'small.small_model("qwen", "3B", 
 
 
 def _experiment(post: str, pre: str, *, prompts: str | None = None) -> str:
-    source = f'PromptFile(file=LocalFile(path="{prompts}"))' if prompts else "small.small_scale().heldout"
+    source = f'PromptFile(file=LocalFile(path="{prompts}"))' if prompts else "small.small_scale().heldout(0)"
     return (
         f'import sys\nsys.path.insert(0, "{ROOT / "tests"}")\nimport small\n'
         "from cong.experiment import Cell\nfrom cong.generation import ContrastiveGenerate\n"

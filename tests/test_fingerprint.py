@@ -54,7 +54,10 @@ def test_every_field_enters_the_fingerprint_defaults_included():
 
 
 def test_a_change_deep_below_changes_all_that_stands_on_it():
-    assert Sum(parts=(Sum(parts=(Number(value=1),)),)).fingerprint != Sum(parts=(Sum(parts=(Number(value=2),)),)).fingerprint
+    assert (
+        Sum(parts=(Sum(parts=(Number(value=1),)),)).fingerprint
+        != Sum(parts=(Sum(parts=(Number(value=2),)),)).fingerprint
+    )
 
 
 def test_raising_the_version_of_a_stage_changes_its_fingerprint(monkeypatch):
@@ -77,7 +80,11 @@ def test_fingerprints_are_the_same_in_every_process():
     )
     found = {
         subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }

@@ -126,7 +126,9 @@ def test_failed_rows_are_kept_and_counted_and_too_many_stop_the_stage(tmp_path):
     finished = map_rows(ctx, _Worker, rows, max_error_share=0.1)
     assert finished[-1]["error"] == "broken"
     assert ctx.results["failed_rows"] == 1
-    with pytest.raises(RuntimeError, match=r"1 of 10 rows failed, more than the 5.0% allowed; the first is bad: broken"):
+    with pytest.raises(
+        RuntimeError, match=r"1 of 10 rows failed, more than the 5.0% allowed; the first is bad: broken"
+    ):
         map_rows(ctx, _Worker, rows, max_error_share=0.05)
 
 

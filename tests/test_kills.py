@@ -67,7 +67,7 @@ def test_a_killed_train_worker_and_a_killed_data_actor_are_replaced(undisturbed,
     process = _start(store, profile)
     killed = [
         _kill_one(process, "MapWorker", when=lambda: _parts(store)),
-        _kill_one(process, "RayTrainWorker", when=lambda: list(store.glob("*/*/checkpoints/*/_COMPLETE"))),
+        _kill_one(process, "RayTrainWorker", when=lambda: list(store.glob("*/*/checkpoints/*/COMPLETE"))),
     ]
     assert all(killed)
     assert process.wait(timeout=500) == 0, (tmp_path / "run.log").read_text()

@@ -42,7 +42,11 @@ def test_a_second_run_computes_nothing_and_says_who_made_each_stage(small_run, c
     plan = make_plan({cell.name: cell.stage for cell in small_run.cells}, small_run.store)
     assert plan.todo == ()
     again = launch.prepare(
-        small_run.experiment.path, scale="tiny", assignments=["alpha=0.4"], resources=small_run.resources, store=small_run.store
+        small_run.experiment.path,
+        scale="tiny",
+        assignments=["alpha=0.4"],
+        resources=small_run.resources,
+        store=small_run.store,
     )
     launch.run(again)
     assert "0 stages computed" in capsys.readouterr().out
@@ -56,10 +60,23 @@ def test_a_second_run_computes_nothing_and_says_who_made_each_stage(small_run, c
 
 def test_another_alpha_keeps_the_weak_alignment_and_redoes_generation_onward(small_run):
     job = launch.prepare(
-        small_run.experiment.path, scale="tiny", assignments=["alpha=0.3"], resources=small_run.resources, store=small_run.store
+        small_run.experiment.path,
+        scale="tiny",
+        assignments=["alpha=0.3"],
+        resources=small_run.resources,
+        store=small_run.store,
     )
     todo = {stage.name for stage in job.plan.todo}
-    assert todo == {"ContrastiveGenerate", "SFT", "Generate", "Score", "PreferencePairs", "ReferenceLogprobs", "DPO", "Evaluate"}
+    assert todo == {
+        "ContrastiveGenerate",
+        "SFT",
+        "Generate",
+        "Score",
+        "PreferencePairs",
+        "ReferenceLogprobs",
+        "DPO",
+        "Evaluate",
+    }
     assert sum(stage.name == "DPO" for stage in job.plan.todo) == 1
     assert not todo & {"Pretrain", "BestAgainstWorst"}
 
@@ -86,7 +103,9 @@ def test_stage_runs_hold_params_curves_samples_and_the_record(small_run):
     assert "record.json" in {item.path for item in client.list_artifacts(run.info.run_id)}
     decoding = [run for run in _runs(client, experiment) if run.data.tags.get("cong.stage") == "ContrastiveGenerate"]
     assert decoding[0].data.metrics["tokens_per_second"] > 0
-    assert {item.path for item in client.list_artifacts(decoding[0].info.run_id, "samples")} == {"samples/responses.json"}
+    assert {item.path for item in client.list_artifacts(decoding[0].info.run_id, "samples")} == {
+        "samples/responses.json"
+    }
 
 
 def test_the_parent_run_holds_the_report(small_run):

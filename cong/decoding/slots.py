@@ -83,7 +83,9 @@ class SlotEngine:
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions in the order in which rows finish; a request that cannot be decoded comes back as an error."""
-        self._rows.clear()  # an earlier stream may have been abandoned midway
+        # An earlier stream may have been abandoned midway, and the weights may have changed since.
+        self._rows.clear()
+        self._prompts.clear()
         self._state.active_S.zero_()
         queue = Queue(iter(requests))
         while True:

@@ -54,7 +54,12 @@ def bootstrap(name: str, values: list[float], *, seed: int) -> dict[str, float]:
     if len(values) < 2 or np.ptp(values) == 0:
         return {name: mean, f"{name}_se": 0.0, f"{name}_low": mean, f"{name}_high": mean}
     result = stats.bootstrap(
-        (np.asarray(values),), np.mean, n_resamples=RESAMPLES, method="percentile", batch=100, rng=np.random.default_rng(seed)
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        batch=100,
+        rng=np.random.default_rng(seed),
     )
     low, high = (float(bound) for bound in result.confidence_interval)
     return {name: mean, f"{name}_se": float(result.standard_error), f"{name}_low": low, f"{name}_high": high}

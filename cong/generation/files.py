@@ -14,7 +14,7 @@ from typing import Any
 
 from cong.data import Row, read_rows, row_seed, write_rows
 from cong.errors import UserError
-from cong.generation.decode import Decoder, DecodeJob
+from cong.generation.decode import DecodeJob, Decoder
 from cong.generation.rows import map_rows
 from cong.graph.cluster import connected
 from cong.graph.fingerprint import fingerprint
@@ -51,7 +51,9 @@ def decode_file(job: FileJob) -> tuple[int, int]:
     _claim(work, job)
     good = [row for row in rows if row["error"] is None]
     context = Context(out=work, resources=job.resources, locate=_no_inputs)
-    make_worker = partial(Decoder, DecodeJob(post=job.post, pre=job.pre, settings=job.settings, resources=job.resources))
+    make_worker = partial(
+        Decoder, DecodeJob(post=job.post, pre=job.pre, settings=job.settings, resources=job.resources)
+    )
     if job.resources.uses_actors:
         with connected(job.resources):
             decoded = map_rows(context, make_worker, good, max_error_share=1.0)
@@ -85,7 +87,9 @@ def _claim(work: Path, job: FileJob) -> None:
     identity = fingerprint([job.settings, list(job.alphas), job.seed, *_models(job), job.prompts.read_bytes().hex()])
     note = work / "decoding.json"
     if note.exists() and json.loads(note.read_text())["fingerprint"] != identity:
-        raise UserError(f"{work} holds a decoding with other settings, prompts or models: delete it or choose another --output")
+        raise UserError(
+            f"{work} holds a decoding with other settings, prompts or models: delete it or choose another --output"
+        )
     work.mkdir(exist_ok=True)
     note.write_text(json.dumps({"fingerprint": identity}))
 

@@ -187,4 +187,3 @@ def _plus(a: Demand, b: Demand) -> Demand:
 def first_line(error: BaseException) -> str:
     """Return class and message of an error as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-

@@ -1,8 +1,8 @@
 """Reports: an experiment turns results into blocks; this package renders them as one HTML page, Markdown and pictures.
 
-    def report(results):
-        yield Table(title="Methods", columns=("method", "reward"), rows=[("ConG-S", "1.98 ± 0.03")])
-        yield Figure(title="Reward against alpha", name="reward_alpha", draw=lambda axes: axes.plot(alphas, rewards))
+def report(results):
+    yield Table(title="Methods", columns=("method", "reward"), rows=[("ConG-S", "1.98 ± 0.03")])
+    yield Figure(title="Reward against alpha", name="reward_alpha", draw=lambda axes: axes.plot(alphas, rewards))
 """
 
 from cong.report.blocks import Block, Figure, Responses, Table, Text

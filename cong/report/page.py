@@ -97,5 +97,3 @@ def _table_markdown(table: Table) -> str:
 def _responses_markdown(prompt: str, texts: dict[str, str]) -> str:
     lines = [f"**{html.escape(prompt)}**", ""]
     return "\n".join([*lines, *(f"- {model}: {html.escape(text)}" for model, text in texts.items())])
-
-

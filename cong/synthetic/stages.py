@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from typing import ClassVar
 
 from cong.graph.journal import truncate_metrics
 from cong.graph.stage import Context, Stage
@@ -30,8 +29,6 @@ class BuildTokenizer(Stage):
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Stage):
     """A base model of one size, trained on the world's corpus: what a hub's checkpoint is elsewhere."""
-
-    VERSION: ClassVar[int] = 1
 
     world: World
     family: Family
