@@ -78,5 +78,5 @@ def chat_prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str | list[dic
     The template writes its special tokens itself; tokenizing its text a second time would add another BOS.
     """
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
-    return tuple(encoded["input_ids"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    tokens: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return tuple(tokens)

@@ -12,6 +12,7 @@ import sys
 import traceback
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,14 +89,11 @@ class Experiment:
     def cells(self, scale: Scale, settings: dict[str, Any]) -> list[Cell]:
         """Build the cells; raise `UserError` for whatever the file objects to."""
         cells = _guarded(self.path, lambda: self.module.cells(scale, **settings))
-        names = [cell.name for cell in cells]
-        repeated = (
-            next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-        )
-        if not cells or repeated:
-            raise UserError(
-                f"{self.path}: " + (f"two cells are called {repeated}" if repeated else "there are no cells")
-            )
+        if not cells:
+            raise UserError(f"{self.path}: there are no cells")
+        name, count = Counter(cell.name for cell in cells).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"{self.path}: two cells are called {name}")
         return cells
 
     def settings(self, assignments: list[str]) -> dict[str, Any]:

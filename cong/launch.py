@@ -1,4 +1,4 @@
-"""From an experiment file to results: plan, check, run, track, report. What the command line does, without a command line."""
+"""From an experiment file to results: plan, check, run, track, report. The command line is a shell around this."""
 
 import time
 from dataclasses import dataclass

@@ -137,8 +137,8 @@ def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: i
 
 def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
     """A model on the held-out prompts, against the strong model as it is; greedy, or the mean of four samples."""
-    how = {"sampling": t.scale.sampled, "samples": 4} if sampled else {"sampling": Sampling()}
-    scored, opponent = (heldout_score(t, contestant, **how) for contestant in (model, base(t)))
+    sampling, samples = (t.scale.sampled, 4) if sampled else (Sampling(), 1)
+    scored, opponent = (heldout_score(t, one, sampling=sampling, samples=samples) for one in (model, base(t)))
     implicit = Score(responses=scored.responses, judge=t.implicit)
     return Evaluate(scored=scored, opponent=opponent, implicit=implicit)
 

@@ -127,7 +127,7 @@ def root_model(model: Model) -> Model:
 
 
 def check_same_tokenizer(post: Model, pre: Model) -> None:
-    """Raise `UserError` when two models of a weak pair have different tokenizers, as far as that is known before a run."""
+    """Raise `UserError` when two models of a weak pair are known to have different tokenizers."""
     first, second = _tokenizer_identity(root_model(post)), _tokenizer_identity(root_model(pre))
     if first is not None and second is not None and first != second:
         raise UserError(

@@ -81,7 +81,7 @@ class PromptFile(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class HubPrompts(Stage):
-    """The unique prompts of a dataset on the Hugging Face hub, from its column `prompt`; the id is a digest of the text."""
+    """The unique prompts of a hub dataset, from its column `prompt`; the id is a digest of the text."""
 
     repo: str
     revision: str

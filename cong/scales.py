@@ -6,7 +6,7 @@ what the paper leaves open is taken from the configuration that its authors publ
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from cong.errors import UserError
 from cong.generation import ExactReward, RewardModel, Sampling
@@ -80,12 +80,12 @@ def _pretrained(family: str, size: str, seed: int) -> Pretrain:
     if family not in families or size not in sizes:
         known = f"families are {', '.join(families)}, sizes {', '.join(sizes)}"
         raise UserError(f"there is no tiny model {family}-{size}: {known}")
-    world = World(seed=seed)
+    world, style = World(seed=seed), cast(Family, family)
     return Pretrain(
         world=world,
-        family=family,
-        size=size,
-        tokenizer=BuildTokenizer(world=world, family=family),
+        family=style,
+        size=cast(Size, size),
+        tokenizer=BuildTokenizer(world=world, family=style),
         steps=400,
         batch_documents=64,
         learning_rate=6e-3,

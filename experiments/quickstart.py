@@ -1,4 +1,6 @@
-"""The method in one table: base, Weak SFT (pre), Weak SFT (post), ConG-S and ConG, and the weak pair's rewards against alpha.
+"""Quickstart: the five methods in one table, and what contrastive decoding does to rewards
+
+Base, Weak SFT (pre), Weak SFT (post), ConG-S and ConG, and the weak pair's rewards against alpha.
 
 At tiny scale the world is synthetic, its reward is known exactly, and everything runs on a CPU in minutes.
 At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by ArmoRM.
@@ -14,7 +16,7 @@ from cong import methods
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Results
 from cong.report import Block, Figure, Responses, Table, Text
-from cong.report.statistics import best_row, estimate, select, spearman, values_of
+from cong.report.statistics import best_row, difference, estimate, select, spearman, values_of
 
 METHODS = ("Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
 ALPHAS = tuple(step / 10 for step in range(11))
@@ -57,7 +59,8 @@ def cells(
 
 def report(results: Results) -> Iterator[Block]:
     yield _methods_table(results)
-    yield from _agreement(results)
+    yield _differences(results)
+    yield _agreement(results)
     yield _alpha_figure(results)
     yield _alpha_text(results)
     yield _side_by_side(results)
@@ -88,7 +91,28 @@ def _methods_table(results: Results) -> Table:
     )
 
 
-def _agreement(results: Results) -> Iterator[Block]:
+def _differences(results: Results) -> Table:
+    pairs = (("Weak SFT (post)", "Weak SFT (pre)"), ("ConG-S", "Weak SFT (post)"), ("ConG", "ConG-S"))
+    rows = []
+    for better, worse in pairs:
+        found = [
+            difference(
+                select(results, method=better, decoding=decoding),
+                select(results, method=worse, decoding=decoding),
+                "reward",
+            )
+            for decoding in ("greedy", "sampled")
+        ]
+        rows.append((f"{better} - {worse}", *(str(item) for item in found)))
+    return Table(
+        title="Differences of reward, paired by prompt",
+        columns=("difference", "greedy", "sampled"),
+        rows=rows,
+        caption="An interval that holds 0 shows no difference.",
+    )
+
+
+def _agreement(results: Results) -> Text:
     shares = {
         judge: [result.values["chosen_better"] for result in select(results, agreement=judge)]
         for judge in ("explicit", "implicit")
@@ -97,7 +121,7 @@ def _agreement(results: Results) -> Iterator[Block]:
         f"by {judge} reward {', '.join(f'{100 * share:.0f} %' for share in found)}" for judge, found in shares.items()
     )
     weak = min(shares["explicit"]) < 0.5
-    yield Text(
+    return Text(
         title="Is the chosen response of Stage II better than the rejected one?",
         text=f"Share of the differing pairs in which it is, per seed (ties count one half): {text}. "
         + (
@@ -117,11 +141,14 @@ def _alpha_figure(results: Results) -> Figure:
         names = (("reward", "explicit reward"), ("implicit_per_token", "implicit reward per token (nats)"))
         for panel, (name, label) in zip(axes, names, strict=True):
             estimates = [estimate(select(found, alpha=alpha), name) for alpha in alphas]
+            for seed in values_of(found, "seed"):
+                one = [float(result.values[name]) for result in select(found, seed=seed)]
+                panel.plot(alphas, one, color="#1f5fbf", alpha=0.35, linewidth=0.8)
             panel.plot(alphas, [e.mean for e in estimates], marker="o", markersize=4, color="#1f5fbf")
             panel.fill_between(
                 alphas, [e.low for e in estimates], [e.high for e in estimates], alpha=0.18, color="#1f5fbf"
             )
-            panel.set_xlabel("contrastive coefficient α")
+            panel.set_xlabel("contrastive coefficient $\\alpha$")
             panel.set_ylabel(label)
 
     return Figure(
@@ -129,8 +156,8 @@ def _alpha_figure(results: Results) -> Figure:
         name="reward_alpha",
         draw=draw,
         panels=2,
-        caption="Greedy contrastive responses to the held-out prompts; the band is the 95 % interval. α = 1 is plain "
-        "decoding of the aligned weak model among its likely tokens, α = 0 the pure log-ratio.",
+        caption="Greedy contrastive responses to the held-out prompts; the band is the 95 % interval, thin lines are "
+        "the seeds. Alpha 1 is plain decoding of the aligned weak model among its likely tokens, alpha 0 the log-ratio.",
     )
 
 

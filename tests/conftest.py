@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +32,11 @@ def ray_of_two_cpus() -> Iterator[None]:
     """One Ray for all tests that need it: starting one takes seconds."""
     import ray
     import toy
+    from ray import cloudpickle
 
-    ray.cloudpickle.register_pickle_by_value(toy)
+    cloudpickle.register_pickle_by_value(toy)
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 

@@ -38,7 +38,7 @@ def test_values_are_read_as_the_type_of_their_axis(text, annotation, value):
 
 @pytest.mark.parametrize(("text", "annotation"), [("x", int), ("", float), ("maybe", bool), ("1,x", tuple[int, ...])])
 def test_a_value_of_the_wrong_type_is_refused(text, annotation):
-    with pytest.raises(ValueError, match="neither true nor false|is not of type"):
+    with pytest.raises(ValueError, match=r"neither true nor false|is not of type"):
         parse(text, annotation)
 
 
@@ -128,7 +128,7 @@ def test_a_plan_imports_neither_torch_nor_ray(tmp_path):
     code = (
         "import sys; from cong.cli import app; "
         f"app(['plan', {str(QUICKSTART)!r}, '--store', {str(tmp_path / 'none')!r}], standalone_mode=False); "
-        "print([name for name in ('torch', 'ray', 'transformers', 'mlflow', 'numpy', 'pyarrow') if name in sys.modules])"
+        "print([name for name in ('torch', 'ray', 'transformers', 'mlflow', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from cong import launch
 from cong.data import SCORES, read_rows
-from cong.evaluation import EVALUATION
+from cong.evaluation import EVALUATION, Evaluate
 from cong.evaluation.evaluate import bootstrap
 from cong.experiment import Cell, Result, collect
+from cong.generation import Score
 from cong.graph.plan import make_plan
 from cong.report import Figure, Responses, Table, Text, write_report
 from cong.report.statistics import estimate
@@ -33,7 +34,7 @@ def test_every_method_ends_with_an_evaluation(small_run):
 
 def test_the_mean_reward_is_the_mean_of_the_rewards(small_run):
     for result in collect(small_run.cells, small_run.store):
-        scored = read_rows(small_run.store.directory(result.cell.stage.scored) / SCORES)
+        scored = read_rows(small_run.store.directory(_scored(result)) / SCORES)
         assert result.values["reward"] == pytest.approx(sum(row["reward"] for row in scored) / len(scored))
         assert len(result.rows(EVALUATION)) == 8
 
@@ -166,6 +167,12 @@ def test_the_bootstrap_interval_holds_the_mean(values):
 def test_the_bootstrap_error_of_a_coin_is_that_of_the_binomial():
     found = bootstrap("x", [0.0, 1.0] * 200, seed=0)
     assert found["x_se"] == pytest.approx(0.5 / math.sqrt(400), rel=0.1)
+
+
+def _scored(result: Result) -> Score:
+    assert isinstance(result.cell.stage, Evaluate)
+    assert isinstance(result.cell.stage.scored, Score)
+    return result.cell.stage.scored
 
 
 def _mlflow(job):

@@ -1,5 +1,5 @@
 """Evaluation on held-out prompts: mean reward, win rate, length and implicit reward, with bootstrap errors."""
 
-from cong.evaluation.evaluate import EVALUATION, Evaluate
+from cong.evaluation.evaluate import EVALUATION, Evaluate, bootstrap
 
-__all__ = ["EVALUATION", "Evaluate"]
+__all__ = ["EVALUATION", "Evaluate", "bootstrap"]

@@ -15,7 +15,8 @@ class Evaluate(Stage):
     """Mean reward, length and, where asked for, win rate against an opponent and implicit reward per token.
 
     `scored` and `opponent` are scores of responses to the same prompts by one judge; `implicit` are scores of the
-    responses of `scored` by the weak pair, or contrastive responses, which carry them. Several samples of a prompt are averaged first: prompts are what is drawn.
+    responses of `scored` by the weak pair, or contrastive responses, which carry them. Several samples of a prompt are
+    averaged first: prompts are what is drawn.
     The summary holds, per measure, its mean, `_se` and the 95 % percentile interval `_low`, `_high`.
     """
 

@@ -1,4 +1,4 @@
-"""`Score`: a reward for every response, written to `scores.parquet` (prompt_id, sample, response, num_tokens, reward, ...).
+"""`Score`: a reward for every response, written to `scores.parquet` (prompt_id, sample, response, reward, ...).
 
 The judge is a value: the exact reward of the synthetic world, a reward model, or the implicit reward of a weak pair.
 """
@@ -98,7 +98,7 @@ class Score(Stage):
 class PairScorer:
     """Worker that holds a weak pair and computes implicit rewards."""
 
-    def __init__(self, directories: tuple[Path, Path], resources: Resources) -> None:
+    def __init__(self, directories: tuple[Path, ...], resources: Resources) -> None:
         import torch
         from transformers import AutoTokenizer
 
@@ -135,7 +135,7 @@ class PairScorer:
 class RewardScorer:
     """Worker that holds a sequence-classification reward model."""
 
-    def __init__(self, directories: tuple[Path], resources: Resources, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, directories: tuple[Path, ...], resources: Resources, *, trust_remote_code: bool = False) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -164,7 +164,7 @@ class RewardScorer:
         tokens = self.tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
         output = self.model(**tokens.to(self.model.device))
         # ArmoRM's own class calls its scalar `score`; plain classifiers have one logit.
-        reward = output["score"] if "score" in output else output.logits
+        reward = output.get("score", output.logits)
         return float(reward.float().reshape(-1)[0])
 
 

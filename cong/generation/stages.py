@@ -1,7 +1,7 @@
 """`Generate` and `ContrastiveGenerate`: responses to prompts, written to `responses.parquet`.
 
-Columns: prompt_id, prompt, sample, alpha, response, response_token_ids, num_tokens, finish_reason, logprob_post (log pi_r of
-the response), logprob_pre (log pi_ref), implicit_reward (their difference, Eq. 4 without beta), error.
+Columns: prompt_id, prompt, sample, alpha, response, response_token_ids, num_tokens, finish_reason, logprob_post
+(log pi_r of the response), logprob_pre (log pi_ref), implicit_reward (their difference, Eq. 4 without beta), error.
 """
 
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""The stage graph: what is computed (stage, fingerprint), where it is kept (store), how it is run (runner, resources)."""
+"""The stage graph: what is computed (stage, fingerprint), where it is kept (store), how it is run (runner)."""

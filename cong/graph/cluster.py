@@ -1,9 +1,11 @@
 """The connection to Ray: a Ray on this machine, or a cluster at an address."""
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 from cong.errors import UserError
 from cong.graph.resources import Demand, Resources
@@ -33,10 +35,10 @@ def _connect(resources: Resources) -> None:
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    where = {"address": resources.address} if resources.address else {"num_cpus": resources.cpus}
+    where: dict[str, Any] = {"address": resources.address} if resources.address else {"num_cpus": resources.cpus}
     try:
         ray.init(**where, include_dashboard=False if not resources.address else None,
-                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
+                 log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     except Exception as error:
         raise UserError(explain(error, resources.address)) from error
 

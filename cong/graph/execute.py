@@ -63,7 +63,7 @@ def _finished_since(task: Assignment, asked_at: float) -> bool:
 
 
 def _clear_the_way(task: Assignment, directory: Path) -> None:
-    """Move away what a finished stage left that is corrupt or to be made anew; unfinished work stays and is continued."""
+    """Move away what a finished stage left that is corrupt or to be made anew; unfinished work is continued."""
     if not (directory / SUCCESS).exists():
         return
     kept = {path.name for path in directory.iterdir() if path.name.startswith(".lease")}

@@ -20,7 +20,7 @@ def append_metrics(path: Path, step: int, **metrics: float) -> None:
 
 
 def read_metrics(path: Path, *, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Return the points after byte `offset`, and the offset to go on from; a half-written last line is left for later."""
+    """Return the points after byte `offset`, and the offset to go on from; a half-written line is left for later."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:

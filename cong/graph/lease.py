@@ -1,9 +1,9 @@
 """A lease lets one process at a time work on a stage, among all processes on all nodes that share the store.
 
-The holder's heartbeat replaces the lease file every few seconds. A lease is dead when its holder's process is gone (seen
-at once on the same host) or when its heartbeat stood still for `EXPIRY` seconds of the observer's own clock, so clocks of
-different hosts need not agree. The short critical sections are guarded by a file lock, which the kernel frees with its
-process.
+The holder's heartbeat replaces the lease file every few seconds. A lease is dead when its holder's process is gone
+(seen at once on the same host) or when its heartbeat stood still for `EXPIRY` seconds of the observer's own clock, so
+clocks of different hosts need not agree. The short critical sections are guarded by a file lock, which the kernel frees
+with its process.
 """
 
 import json
@@ -130,7 +130,7 @@ def this_process() -> dict[str, Any]:
 
 
 def is_gone(current: dict[str, Any]) -> bool:
-    """Tell whether a process, as `this_process` describes it, is known to have ended; of another host nothing is known."""
+    """Tell whether a process, as `this_process` describes it, has ended; of another host nothing is known."""
     if current["host"] != socket.gethostname():
         return False
     try:

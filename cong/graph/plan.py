@@ -3,6 +3,7 @@
 Nothing is imported, started or computed; ten thousand cells are planned in seconds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cong.errors import UserError
@@ -17,7 +18,7 @@ NOT_FINISHED = "not finished"
 class Plan:
     """Stages in an order in which inputs come first."""
 
-    targets: dict[str, Stage]
+    targets: Mapping[str, Stage]
     """The cells: name and final stage."""
     stages: tuple[Stage, ...]
     faults: dict[str, str]
@@ -43,8 +44,8 @@ class Plan:
         return Demand(cpus=max(d.cpus for d in demands), gpus=max(d.gpus for d in demands))
 
 
-def make_plan(targets: dict[str, Stage], store: Store, *, force: tuple[str, ...] = ()) -> Plan:
-    """Compare the graph of `targets` with the store. `force` names stages (by name, or by a part of the directory's name)."""
+def make_plan(targets: Mapping[str, Stage], store: Store, *, force: tuple[str, ...] = ()) -> Plan:
+    """Compare the graph of `targets` with the store. `force` holds names of stages, or parts of their directories'."""
     stages = topological(list(targets.values()))
     forced = frozenset(stage.fingerprint for name in force for stage in _matching(stages, name))
     faults = {stage.fingerprint: fault for stage in stages if (fault := store.fault(stage)) is not None}

@@ -1,8 +1,8 @@
 """Runs the stages of a plan, several at a time as far as the resources go, and tells observers what happens.
 
-With Ray a stage is a Ray task that may start Ray Data actors or Ray Train workers; without, it runs in this process. A
-stage whose process dies is tried again and goes on where it stopped; one that raises fails, and what does not need it is
-still computed.
+With Ray a stage is a Ray task that may start Ray Data actors or Ray Train workers; without, it runs in this process.
+A stage whose process dies is tried again and goes on where it stopped; one that raises fails, and what does not need it
+is still computed.
 """
 
 import contextlib
@@ -146,6 +146,7 @@ def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str]
 
 def _as_ray_task(task: Assignment) -> str:
     import ray
+    from ray.exceptions import RayTaskError
 
     demand = task.stage.demand(task.resources)
     cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
@@ -154,7 +155,7 @@ def _as_ray_task(task: Assignment) -> str:
     )
     try:
         return ray.get(remote.remote(task))
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         # Ray's own class holds the worker's traceback as text; that is in the stage's log already.
         raise error.cause from None
 

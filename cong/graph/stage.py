@@ -29,7 +29,7 @@ class Context:
     """What a running stage is given."""
 
     out: Path
-    """The stage's own directory, on storage that every node sees. It survives a kill: leave there what a rerun needs."""
+    """The stage's own directory, on storage that every node sees. It survives a kill: what a rerun needs lies there."""
     resources: Resources
     locate: Callable[["Stage"], Path]
     results: dict[str, Any] = field(default_factory=dict)

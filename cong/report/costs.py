@@ -10,7 +10,7 @@ from cong.report.blocks import Table
 
 
 def costs(stages: Iterable[Stage], store: Store) -> Table:
-    """Return the table of stages, in the order in which they are computed; seconds are those of the process that made them."""
+    """Return the table of stages, in the order in which they are computed."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for stage in stages:
         if store.is_complete(stage):
@@ -22,7 +22,7 @@ def costs(stages: Iterable[Stage], store: Store) -> Table:
     caption = f"{len(everything)} stages, {total:.0f} s of stage time in all, {gpu_hours:.2f} GPU-hours."
     return Table(
         title="What was run",
-        columns=("stage", "count", "seconds in all", "longest", "tokens generated", "tokens per second"),
+        columns=("stage", "count", "seconds in all", "longest", "tokens", "tokens per second"),
         rows=rows,
         caption=caption,
     )
@@ -30,7 +30,7 @@ def costs(stages: Iterable[Stage], store: Store) -> Table:
 
 def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
     seconds = [record["seconds"] for record in records]
-    tokens = sum(record["results"].get("tokens", 0) for record in records)
-    speeds = [record["results"]["tokens_per_second"] for record in records if "tokens_per_second" in record["results"]]
-    speed = f"{sum(speeds) / len(speeds):.0f}" if speeds else ""
+    measured = [record["results"] for record in records if "tokens_per_second" in record["results"]]
+    tokens = sum(results.get("tokens", 0) for results in measured)
+    speed = f"{sum(results['tokens_per_second'] for results in measured) / len(measured):.0f}" if measured else ""
     return (name, str(len(records)), f"{sum(seconds):.1f}", f"{max(seconds):.1f}", f"{tokens or ''}", speed)

@@ -1,9 +1,10 @@
 """Means over seeds, with intervals, for tables and figures."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cong.evaluation import EVALUATION, bootstrap
 from cong.experiment import Result, Results
 
 
@@ -27,10 +28,23 @@ def estimate(results: Iterable[Result], name: str) -> Estimate:
     interval over prompts, which does not hold the spread between seeds.
     """
     found = list(results)
-    values = [float(result.values[name]) for result in found]
-    if len(values) == 1:
+    if len(found) == 1:
         only = found[0].values
-        return Estimate(mean=values[0], low=only[f"{name}_low"], high=only[f"{name}_high"], seeds=1)
+        return Estimate(mean=only[name], low=only[f"{name}_low"], high=only[f"{name}_high"], seeds=1)
+    return over_seeds([float(result.values[name]) for result in found])
+
+
+def difference(first: Results, second: Results, name: str) -> Estimate:
+    """Return the mean of `first` - `second`, paired by prompt and seed, with an interval like that of `estimate`."""
+    gaps = [_gaps(one, other, name) for one, other in zip(first, second, strict=True)]
+    if len(gaps) == 1:
+        found = bootstrap("gap", gaps[0], seed=0)
+        return Estimate(mean=found["gap"], low=found["gap_low"], high=found["gap_high"], seeds=1)
+    return over_seeds([sum(values) / len(values) for values in gaps])
+
+
+def over_seeds(values: list[float]) -> Estimate:
+    """Return the mean of one value per seed with Student's 95 % interval."""
     from scipy import stats
 
     mean = sum(values) / len(values)
@@ -39,13 +53,20 @@ def estimate(results: Iterable[Result], name: str) -> Estimate:
     return Estimate(mean=mean, low=mean - half, high=mean + half, seeds=len(values))
 
 
+def _gaps(first: Result, second: Result, name: str) -> list[float]:
+    if first.axes["seed"] != second.axes["seed"]:
+        raise ValueError(f"a pair of two seeds: {first.cell.name} and {second.cell.name}")
+    theirs = {row["prompt_id"]: row[name] for row in second.rows(EVALUATION)}
+    return [row[name] - theirs[row["prompt_id"]] for row in first.rows(EVALUATION)]
+
+
 def select(results: Results, **axes: object) -> Results:
     """Return the results that lie at the given values of the axes."""
     return [result for result in results if all(result.axes.get(key) == value for key, value in axes.items())]
 
 
 def values_of(results: Results, axis: str) -> list:
-    """Return the values of an axis in the order in which they come, each once; cells without the axis are passed over."""
+    """Return the values of an axis in the order in which they come, each once."""
     return list(dict.fromkeys(result.axes[axis] for result in results if axis in result.axes))
 
 
@@ -56,7 +77,6 @@ def spearman(x: list[float], y: list[float]) -> float:
     return float(stats.spearmanr(x, y).statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def best_row(estimates: list[Estimate | None], *, key: Callable[[Estimate], float] = lambda e: e.mean) -> int | None:
-    """Return the position of the largest estimate, or None when there is none."""
-    present = [(key(item), index) for index, item in enumerate(estimates) if item is not None]
-    return max(present)[1] if present else None
+def best_row(estimates: list[Estimate]) -> int:
+    """Return the position of the largest mean."""
+    return max(range(len(estimates)), key=lambda index: estimates[index].mean)
