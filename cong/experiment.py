@@ -8,6 +8,7 @@ The keyword arguments of `cells` are the experiment's axes: `--set alpha=0.3` se
 
 import importlib.util
 import inspect
+import itertools
 import sys
 import traceback
 import types
@@ -83,8 +84,9 @@ class Experiment:
 
     @property
     def description(self) -> str:
-        """Return the rest of the file's docstring."""
-        return "\n".join((self.module.__doc__ or "").strip().splitlines()[1:]).strip()
+        """Return the rest of the file's docstring, up to the commands that it ends with."""
+        lines = inspect.cleandoc(self.module.__doc__ or "").splitlines()[1:]
+        return "\n".join(itertools.takewhile(lambda line: not line.startswith(" "), lines)).strip()
 
     def cells(self, scale: Scale, settings: dict[str, Any]) -> list[Cell]:
         """Build the cells; raise `UserError` for whatever the file objects to."""

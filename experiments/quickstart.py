@@ -157,7 +157,7 @@ def _alpha_figure(results: Results) -> Figure:
         draw=draw,
         panels=2,
         caption="Greedy contrastive responses to the held-out prompts; the band is the 95 % interval, thin lines are "
-        "the seeds. Alpha 1 is plain decoding of the aligned weak model among its likely tokens, alpha 0 the log-ratio.",
+        "the seeds. Alpha 1 is plain decoding of the aligned weak model among its likely tokens, 0 the log-ratio.",
     )
 
 
@@ -183,7 +183,8 @@ def _side_by_side(results: Results) -> Responses:
         }
         for method in METHODS
     }
-    common = sorted(set.intersection(*(set(rows) for rows in answers.values())))[:5]
+    shared = sorted(set.intersection(*(set(rows) for rows in answers.values())))
+    common = shared[:: max(len(shared) // 5, 1)][:5]
     prompts = [
         (
             answers[METHODS[0]][prompt_id]["prompt"],

@@ -41,8 +41,11 @@ class TokenRows:
         temporary.replace(path)
 
 
-def completion_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int) -> TokenRows:
-    """Tokenize prompts and responses; labels are -100 outside of the response (Eq. 11 sums over y given x)."""
+def completion_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int, keep: Sequence[str] = ()) -> TokenRows:
+    """Tokenize prompts and responses; labels are -100 outside of the response (Eq. 11 sums over y given x).
+
+    `keep` names columns of the rows that are carried over, None where a row lacks one.
+    """
     import numpy as np
 
     good = _usable(rows, texts=["response"])
@@ -54,7 +57,8 @@ def completion_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int) -> 
     counts = _counts(rows=rows, good=good, kept=[len(wholes[index]) for index in kept], max_length=max_length)
     counts["rows_cut_off"] = sum(good[index].get("finish_reason") == "length" for index in kept)
     lengths = [len(row) for row in ids]
-    return TokenRows(columns={"input_ids": ids, "labels": labels}, lengths=lengths, tokens=lengths, counts=counts)
+    columns = {"input_ids": ids, "labels": labels} | {name: [good[i].get(name) for i in kept] for name in keep}
+    return TokenRows(columns=columns, lengths=lengths, tokens=lengths, counts=counts)
 
 
 def preference_rows(tokenizer: Any, rows: Sequence[Row], *, max_length: int) -> TokenRows:

@@ -1,11 +1,14 @@
 """TRL's trainers, without what this library does itself: preparing rows, reference passes, model cards, telemetry."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import Trainer
 from trl.trainer import utils
 from trl.trainer.dpo_trainer import DPOTrainer
-from trl.trainer.sft_trainer import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 
 def score_responses_only() -> None:
@@ -44,3 +47,146 @@ class CachedReferenceTrainer(_Quiet, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
+
+
+def _note(trainer: Any, **values: torch.Tensor) -> None:
+    """Add the means over rows or tokens of all workers to the next point of the curve."""
+    for name, value in values.items():
+        mean = trainer.accelerator.gather_for_metrics(value.detach().float().mean()).mean()
+        trainer._metrics["train"][name].append(mean.item())
+
+
+def _refuse_experts(trainer: Any) -> None:
+    if trainer.aux_loss_enabled:
+        raise ValueError(f"{type(trainer).__name__} leaves out the balancing loss that a mixture of experts needs")
+
+
+class PairTrainer(CachedReferenceTrainer):
+    """A loss of pairs without a reference policy: `loss(chosen, rejected)` of mean log-probabilities per token.
+
+    With `likelihood` the chosen conversation's negative log-likelihood is added, averaged over the tokens, prompts
+    among them, of the whole optimizer step: neither the micro-batch nor the number of workers changes it.
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *, loss: Callable[..., torch.Tensor], likelihood: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _refuse_experts(self)
+        self._pair_loss = loss
+        self._likelihood = likelihood
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        responses = inputs["completion_mask"].bool()
+        logps = _logps(model, inputs, scored=self._scored(inputs))
+        means = (logps * responses[:, 1:]).sum(dim=1) / responses[:, 1:].sum(dim=1)
+        chosen, rejected = means.chunk(2)
+        loss = self._pair_loss(chosen=chosen, rejected=rejected).mean()
+        margins = chosen - rejected
+        _note(self, **{"logps/chosen": chosen, "logps/margins": margins, "rewards/accuracies": margins > 0})
+        if self._likelihood:
+            assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
+            # The caller averages over accumulation steps, and over workers; this sum is divided once and for all.
+            parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            nll = -logps[: len(chosen)].sum() * parts / num_items_in_batch
+            _note(self, nll_loss=nll)
+            loss = loss + nll
+        return loss
+
+    def _scored(self, inputs: Any) -> torch.Tensor:
+        scored = inputs["completion_mask"].bool()
+        if self._likelihood:
+            pairs = len(scored) // 2
+            scored = torch.cat([inputs["attention_mask"][:pairs].bool(), scored[pairs:]])
+        return scored
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        if not self._likelihood:
+            return None
+        masks = [batch["attention_mask"] for batch in batch_samples]
+        count = torch.stack([mask[: len(mask) // 2, 1:].sum() for mask in masks]).sum().to(device)
+        return self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _logps(model: Any, inputs: Any, *, scored: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities of all tokens but the first, zero where a token is not scored."""
+    ids, attended = inputs["input_ids"], inputs["attention_mask"]
+    labels = ids.masked_fill(~scored, -100)
+    output = model(input_ids=ids, attention_mask=attended, labels=labels, use_cache=False, fused_lm_head=True)
+    return output.log_probs.float()
+
+
+@dataclass
+class MatchingCollator(DataCollatorForLanguageModeling):
+    """Adds the frozen log-probabilities: one per response token, laid out like the labels, or one per response."""
+
+    per_token: bool = True
+
+    def torch_call(self, examples: list[Any]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        scored = batch["labels"][:, 1:] != -100
+        for name in ("reference", "weak_ratio"):
+            values = torch.tensor([value for example in examples for value in example[name]])
+            laid_out = torch.zeros(scored.shape).masked_scatter(scored, values) if self.per_token else values[:, None]
+            batch[name] = laid_out
+        return batch
+
+
+class MatchingTrainer(CompletionTrainer):
+    """A loss of `policy`, `reference` and `weak_ratio`, per token or per response, averaged over the rows (WSPO)."""
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *, loss: Callable[..., torch.Tensor], per_token: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _refuse_experts(self)
+        self._row_loss = loss
+        self._per_token = per_token
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        scored = inputs["labels"] != -100
+        policy, mask = _logps(model, inputs, scored=scored), scored[:, 1:]
+        if not self._per_token:
+            policy, mask = policy.sum(dim=1, keepdim=True), mask.any(dim=1, keepdim=True)
+        reference, weak_ratio = inputs["reference"], inputs["weak_ratio"]
+        _note(self, strong_ratio=(policy - reference)[mask], weak_ratio=weak_ratio[mask])
+        return self._row_loss(policy=policy, reference=reference, weak_ratio=weak_ratio, mask=mask).mean()
+
+
+class ConfidenceTrainer(CompletionTrainer):
+    """A loss of the logits at response tokens whose `weight` follows the step, averaged over tokens (AuxConf)."""
+
+    def __init__(
+        self, *, loss: Callable[..., torch.Tensor], weight: Callable[..., float], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        _refuse_experts(self)
+        self._token_loss = loss
+        self._weight = weight
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
+        logits, labels = _response_logits(model, inputs)
+        weight = self._weight(step=self.state.global_step, steps=self.state.max_steps)
+        losses = self._token_loss(logits=logits, labels=labels, weight=weight)
+        accuracy = logits.argmax(dim=-1) == labels
+        _note(self, mean_token_accuracy=accuracy, auxiliary_weight=torch.tensor(weight, device=logits.device))
+        # As in SFT: the count is that of all workers, over which gradients are averaged.
+        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
+
+
+def _response_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits (tokens x vocabulary) and labels of the response tokens of a batch."""
+    labels = inputs["labels"][:, 1:]
+    # The head is applied where some row has a response token: most of a batch's prompts and padding are spared.
+    columns = (labels != -100).any(dim=0).nonzero().flatten()
+    labels = labels[:, columns]
+    ids, attended = inputs["input_ids"], inputs["attention_mask"]
+    logits = model(input_ids=ids, attention_mask=attended, use_cache=False, logits_to_keep=columns).logits
+    return logits[labels != -100].float(), labels[labels != -100]

@@ -1,0 +1,303 @@
+"""Weak-to-strong preference optimization (Zhu et al., 2025): the strong model repeats what alignment did to the weak one.
+
+    WSPO(model=strong, data=responses, post=weak_aligned, pre=weak, beta=0.1, learning_rate=1e-5)
+
+With `matching="tokens"`, for the tokens t of every response:
+
+    L = mean_t [beta (log pi_theta(t) - log pi_ref_strong(t)) - (log pi_r_weak(t) - log pi_ref_weak(t))]^2
+
+Tokens can be matched under one tokenizer only; `matching="sequence"` matches the sums over the response instead, each
+model reading the text with its own tokenizer. The frozen log-probabilities are stages of their own: every beta and
+learning rate shares them, and those of the weak pair are shared by every strong model.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cong.data import RESPONSES, Row, read_rows, write_rows
+from cong.errors import UserError
+from cong.graph.resources import Demand, Resources
+from cong.graph.stage import Context, Stage
+from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir
+from cong.training.finetune import Finetune
+from cong.training.job import TrainerFactory
+from cong.training.launch import launch
+from cong.training.reference import _place
+from cong.training.rows import TokenRows, completion_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+LOGPROBS = "logprobs"
+_PART = 1024
+"""Rows of a part: a run that was killed continues at the parts that are missing."""
+_KEY = ("prompt_id", "sample")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseLogprobs(Stage):
+    """log pi(y_t | x, y_<t) of every token of every response of `data`.
+
+    Writes `logprobs/*.parquet`: prompt_id, sample, token_ids and logps of the response, at_limit (it reaches max_length).
+    """
+
+    model: Model
+    data: Stage
+    max_length: int = 2048
+
+    def check(self) -> None:
+        check_model(self.model)
+
+    def demand(self, resources: Resources) -> Demand:
+        return resources.training_demand()
+
+    def run(self, ctx: Context) -> None:
+        job = LogprobJob(
+            model=model_dir(ctx, self.model),
+            responses=ctx.path(self.data) / RESPONSES,
+            max_length=self.max_length,
+            parts=ctx.out / LOGPROBS,
+            progress=ctx.progress_path,
+            resources=ctx.resources,
+        )
+        job.parts.mkdir(exist_ok=True)
+        launch(compute_logprobs, job, resources=ctx.resources, scratch=ctx.out / ".ray")
+        ctx.summary(rows=len(read_logprobs(job.parts)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WSPO(Finetune):
+    """Minimizes the squared difference between the strong model's and the weak pair's log-ratios."""
+
+    post: Model
+    """pi_r_weak: the weak model after its alignment."""
+    pre: Model
+    """pi_ref_weak: the weak model before."""
+    beta: float
+    matching: Literal["tokens", "sequence"] = "tokens"
+    strong_logprobs: ResponseLogprobs = field(init=False)
+    """Derived, like the next two; fields, so that the graph sees them as inputs."""
+    post_logprobs: ResponseLogprobs = field(init=False)
+    pre_logprobs: ResponseLogprobs = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise ValueError(f"beta = {self.beta} is not above 0")
+        if self.matching not in ("tokens", "sequence"):
+            raise ValueError(f"matching = {self.matching!r} is neither 'tokens' nor 'sequence'")
+        frozen = {"strong_logprobs": self.model, "post_logprobs": self.post, "pre_logprobs": self.pre}
+        for name, model in frozen.items():
+            logprobs = ResponseLogprobs(model=model, data=self.data, max_length=self.max_length)
+            object.__setattr__(self, name, logprobs)
+
+    def label(self) -> str:
+        return f"beta={self.beta:g},lr={self.learning_rate:g}"
+
+    def check(self) -> None:
+        for model in (self.model, self.post, self.pre):
+            check_model(model)
+            if self.matching == "tokens":
+                self._check_tokenizer(model)
+
+    def _check_tokenizer(self, weak: Model) -> None:
+        try:
+            check_same_tokenizer(self.model, weak)
+        except UserError as error:
+            raise UserError(_refusal(self.model, weak)) from error
+
+    def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
+        given = read_rows(ctx.path(self.data) / RESPONSES)
+        rows = completion_rows(tokenizer, given, max_length=self.max_length, keep=_KEY)
+        keys = [_key(*pair) for pair in zip(*(rows.columns.pop(name) for name in _KEY), strict=True)]
+        frozen = (self.strong_logprobs, self.post_logprobs, self.pre_logprobs)
+        tables = [read_logprobs(ctx.path(stage) / LOGPROBS) for stage in frozen]
+        if self.matching == "sequence":
+            return _with_sums(rows, keys, tables)
+        for stage, table in zip(frozen, tables, strict=True):
+            if not _same_tokens(rows, keys, table):
+                raise ValueError(_refusal(self.model, stage.model))
+        strong, post, pre = ([table[key].logps for key in keys] for table in tables)
+        rows.columns["reference"] = strong
+        rows.columns["weak_ratio"] = [one - other for one, other in zip(post, pre, strict=True)]
+        return rows
+
+    def trainer_factory(self) -> TrainerFactory:
+        loss = partial(wspo_loss, beta=self.beta)
+        return partial(matching_trainer, loss=loss, per_token=self.matching == "tokens", max_length=self.max_length)
+
+
+def wspo_loss(
+    *,
+    policy: "torch.Tensor",
+    reference: "torch.Tensor",
+    weak_ratio: "torch.Tensor",
+    mask: "torch.Tensor",
+    beta: float,
+) -> "torch.Tensor":
+    """Return the loss of each row from log-probabilities (rows x tokens, or rows x 1 for sums over a response)."""
+    gap = beta * (policy - reference) - weak_ratio
+    return (gap.square() * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def matching_trainer(
+    *, settings: dict[str, Any], parts: dict[str, Any], loss: Any, per_token: bool, max_length: int
+) -> Any:
+    """Return the trainer for rows that carry their frozen log-probabilities."""
+    from trl.trainer.sft_config import SFTConfig
+
+    from cong.training.trainers import MatchingCollator, MatchingTrainer
+
+    prepared = {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False}
+    config = SFTConfig(**settings, **prepared, max_length=max_length)
+    collator = MatchingCollator(pad_token_id=_pad_token(parts["processing_class"]), per_token=per_token)
+    return MatchingTrainer(args=config, data_collator=collator, loss=loss, per_token=per_token, **parts)
+
+
+def _refusal(strong: Model, weak: Model) -> str:
+    return (
+        f"matching='tokens' compares log-probabilities token by token, and {describe(strong)} and {describe(weak)} "
+        "do not cut the responses into the same tokens: use matching='sequence'"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What one model says of one response."""
+
+    token_ids: "np.ndarray"
+    logps: "np.ndarray"
+    at_limit: bool
+
+
+Key = tuple[str, int]
+
+
+def _key(prompt_id: str, sample: int | None) -> Key:
+    return prompt_id, sample or 0
+
+
+def _same_tokens(rows: TokenRows, keys: list[Key], table: dict[Key, Scored]) -> bool:
+    labels = zip(keys, rows.columns["labels"], strict=True)
+    return all(key in table and table[key].token_ids.tolist() == _response(row) for key, row in labels)
+
+
+def _response(labels: "np.ndarray") -> list[int]:
+    """Return the tokens that are predicted: all of the response, as no response begins a conversation."""
+    return labels[1:][labels[1:] != -100].tolist()
+
+
+def _with_sums(rows: TokenRows, keys: list[Key], tables: list[dict[Key, Scored]]) -> TokenRows:
+    """Add sums over the responses; a response that one of the tokenizers cuts off is another text, and left out."""
+    whole = [all(key in table and not table[key].at_limit for table in tables) for key in keys]
+    kept = [index for index, good in enumerate(whole) if good]
+    sums = [[float(table[keys[index]].logps.sum(dtype="float64")) for table in tables] for index in kept]
+    columns = {name: [values[index] for index in kept] for name, values in rows.columns.items()}
+    columns["reference"] = [[strong] for strong, _, _ in sums]
+    columns["weak_ratio"] = [[post - pre] for _, post, pre in sums]
+    return dataclasses.replace(
+        rows,
+        columns=columns,
+        lengths=[rows.lengths[index] for index in kept],
+        tokens=[rows.tokens[index] for index in kept],
+        counts={**rows.counts, "rows": len(kept), "rows_unmatched": len(keys) - len(kept)},
+    )
+
+
+def read_logprobs(directory: Path) -> dict[Key, Scored]:
+    """Return what `ResponseLogprobs` wrote, by prompt and sample; the numbers stay arrays."""
+    import pyarrow.parquet as pq
+
+    found: dict[Key, Scored] = {}
+    for path in sorted(directory.glob("*.parquet")):
+        with pq.ParquetFile(path) as file:
+            columns = file.read().to_pydict() if False else file.read()
+        for row in _rows(columns):
+            key = _key(row["prompt_id"], row["sample"])
+            if key in found:
+                raise ValueError(f"prompt_id {key[0]!r} comes twice with sample {key[1]}")
+            found[key] = Scored(token_ids=row["token_ids"], logps=row["logps"], at_limit=row["at_limit"])
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogprobJob:
+    """What a process that computes log-probabilities of responses is told."""
+
+    model: Path
+    responses: Path
+    max_length: int
+    parts: Path
+    progress: Path
+    resources: Resources
+
+
+def compute_logprobs(job: LogprobJob) -> None:
+    """Compute the parts of this process: every `world_size`-th one that is not there yet."""
+    from cong.graph.journal import write_progress
+    from cong.training.loop import prepare_process
+
+    prepare_process(job.resources)
+    rank, workers, device = _place(job.resources)
+    rows = read_rows(job.responses)
+    paths = {start: job.parts / f"{start:010d}.parquet" for start in range(0, len(rows), _PART)}
+    missing = [start for start in list(paths)[rank::workers] if not paths[start].exists()]
+    score = _scorer(job, device) if missing else None
+    for done, start in enumerate(missing):
+        assert score is not None
+        _write_table(paths[start], _table(score(rows[start : start + _PART])))
+        if rank == 0:
+            seen = min((len(paths) - len(missing) + done + 1) * _PART, len(rows))
+            write_progress(job.progress, done=seen, total=len(rows), unit="row")
+
+
+def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
+    """Return a function from responses to rows of the output; it holds the model."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.trainer.utils import add_fused_lm_head
+
+    from cong.training.settings import weights_dtype
+
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
+    add_fused_lm_head(model)
+    model.to(device).eval()
+
+    def score(rows: list[Row]) -> list[Row]:
+        tokens = completion_rows(tokenizer, rows, max_length=job.max_length, keep=_KEY)
+        found: dict[int, Row] = {}
+        for batch in _batches(tokens.lengths, size=job.resources.micro_batch):
+            parts = [{name: values[index] for name, values in tokens.columns.items()} for index in batch]
+            logps = response_logps(model, parts, pad=_pad_token(tokenizer), resources=job.resources)
+            for index, part, row in zip(batch, parts, logps, strict=True):
+                prompt_id, sample = _key(part["prompt_id"], part["sample"])
+                scored = {"token_ids": _response(part["labels"]), "logps": row, "at_limit": len(part["input_ids"])}
+                scored["at_limit"] = scored["at_limit"] >= job.max_length
+                found[index] = {"prompt_id": prompt_id, "sample": sample, **scored}
+        return [found[index] for index in sorted(found)]
+
+    return score
+
+
+def _batches(lengths: list[int], *, size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def response_logps(model: Any, rows: list[Row], *, pad: int, resources: Resources) -> "list[np.ndarray]":
+    """Return the log-probabilities of each row's response tokens, in the trainer's own layout and precision."""
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    lists = [{name: row[name].tolist() for name in ("input_ids", "labels")} for row in rows]
+    batch = {name: value.to(model.device) for name, value in DataCollatorForLanguageModeling(pad)(lists).items()}
+    mixed = resources.dtype == "bfloat16" and resources.deepspeed == "none"
+    with torch.no_grad(), torch.autocast(resources.device, dtype=torch.bfloat16, enabled=mixed):
+        output = model(**batch, use_cache=False, fused_lm_head=True)
+    scored = batch["labels"][:, 1:] != -100
+    return [logps[mask].cpu().numpy() for logps, mask in zip(output.log_probs.float(), scored, strict=True)]
