@@ -80,6 +80,16 @@ def _check(job: FileJob) -> None:
         job.output.with_name(f".{job.output.name}.probe").unlink()
     except OSError as error:
         raise UserError(f"{job.output} cannot be written: {error.strerror}") from error
+    _check_settings(job.settings)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    from cong.decoding import Decoding
+
+    try:
+        Decoding(**settings)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _claim(work: Path, job: FileJob) -> None:

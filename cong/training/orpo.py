@@ -6,8 +6,8 @@ With p(y | x) the geometric mean of the probabilities of a response's tokens, an
 
     L = NLL(chosen) - weight * log sigmoid(log odds(chosen) - log odds(rejected))
 
-As in TRL and in the authors' code, NLL is the mean over all tokens of the chosen conversation, those of the prompt among
-them. Here it is the mean over a whole optimizer step: TRL's own depends on how a step is split into micro-batches.
+As in TRL, NLL is the mean over all tokens of the chosen conversation, those of the prompt among them; but of a whole
+optimizer step, since TRL's mean over a micro-batch depends on how a step is split.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ def _log_complement(logp: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     below = logp.clamp(max=-1e-7)
-    return torch.log(-torch.expm1(below))
+    # Each form is exact where the other cancels; they meet at a probability of one half.
+    return torch.where(below < -0.693147, torch.log1p(-torch.exp(below)), torch.log(-torch.expm1(below)))
 
 
 def pair_trainer(*, settings: dict[str, Any], parts: dict[str, Any], max_length: int, **loss: Any) -> Any:

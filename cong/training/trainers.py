@@ -160,9 +160,7 @@ class MatchingTrainer(CompletionTrainer):
 class ConfidenceTrainer(CompletionTrainer):
     """A loss of the logits at response tokens whose `weight` follows the step, averaged over tokens (AuxConf)."""
 
-    def __init__(
-        self, *, loss: Callable[..., torch.Tensor], weight: Callable[..., float], **kwargs: Any
-    ) -> None:
+    def __init__(self, *, loss: Callable[..., torch.Tensor], weight: Callable[..., float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _refuse_experts(self)
         self._token_loss = loss

@@ -1,4 +1,4 @@
-"""Weak-to-strong preference optimization (Zhu et al., 2025): the strong model repeats what alignment did to the weak one.
+"""Weak-to-strong preference optimization (Zhu et al., 2025): the strong model learns what alignment did to the weak.
 
     WSPO(model=strong, data=responses, post=weak_aligned, pre=weak, beta=0.1, learning_rate=1e-5)
 
@@ -12,11 +12,11 @@ learning rate shares them, and those of the weak pair are shared by every strong
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cong.data import RESPONSES, Row, read_rows, write_rows
 from cong.errors import UserError
@@ -26,7 +26,7 @@ from cong.models import Model, check_model, check_same_tokenizer, describe, mode
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.launch import launch
-from cong.training.reference import _place
+from cong.training.reference import _PART, _place
 from cong.training.rows import TokenRows, completion_rows
 
 if TYPE_CHECKING:
@@ -34,16 +34,15 @@ if TYPE_CHECKING:
     import torch
 
 LOGPROBS = "logprobs"
-_PART = 1024
-"""Rows of a part: a run that was killed continues at the parts that are missing."""
 _KEY = ("prompt_id", "sample")
+_COLUMNS = (*_KEY, "token_ids", "logps", "at_limit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseLogprobs(Stage):
     """log pi(y_t | x, y_<t) of every token of every response of `data`.
 
-    Writes `logprobs/*.parquet`: prompt_id, sample, token_ids and logps of the response, at_limit (it reaches max_length).
+    Writes `logprobs/*.parquet`: prompt_id, sample, token_ids and logps of the response, at_limit (at max_length).
     """
 
     model: Model
@@ -100,16 +99,11 @@ class WSPO(Finetune):
         return f"beta={self.beta:g},lr={self.learning_rate:g}"
 
     def check(self) -> None:
-        for model in (self.model, self.post, self.pre):
-            check_model(model)
+        super().check()
+        for weak in (self.post, self.pre):
+            check_model(weak)
             if self.matching == "tokens":
-                self._check_tokenizer(model)
-
-    def _check_tokenizer(self, weak: Model) -> None:
-        try:
-            check_same_tokenizer(self.model, weak)
-        except UserError as error:
-            raise UserError(_refusal(self.model, weak)) from error
+                _check_tokenizers(self.model, weak)
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         given = read_rows(ctx.path(self.data) / RESPONSES)
@@ -133,12 +127,7 @@ class WSPO(Finetune):
 
 
 def wspo_loss(
-    *,
-    policy: "torch.Tensor",
-    reference: "torch.Tensor",
-    weak_ratio: "torch.Tensor",
-    mask: "torch.Tensor",
-    beta: float,
+    *, policy: "torch.Tensor", reference: "torch.Tensor", weak_ratio: "torch.Tensor", mask: "torch.Tensor", beta: float
 ) -> "torch.Tensor":
     """Return the loss of each row from log-probabilities (rows x tokens, or rows x 1 for sums over a response)."""
     gap = beta * (policy - reference) - weak_ratio
@@ -159,6 +148,13 @@ def matching_trainer(
     return MatchingTrainer(args=config, data_collator=collator, loss=loss, per_token=per_token, **parts)
 
 
+def _check_tokenizers(strong: Model, weak: Model) -> None:
+    try:
+        check_same_tokenizer(strong, weak)
+    except UserError as error:
+        raise UserError(_refusal(strong, weak)) from error
+
+
 def _refusal(strong: Model, weak: Model) -> str:
     return (
         f"matching='tokens' compares log-probabilities token by token, and {describe(strong)} and {describe(weak)} "
@@ -166,8 +162,7 @@ def _refusal(strong: Model, weak: Model) -> str:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
+class Scored(NamedTuple):
     """What one model says of one response."""
 
     token_ids: "np.ndarray"
@@ -184,12 +179,12 @@ def _key(prompt_id: str, sample: int | None) -> Key:
 
 def _same_tokens(rows: TokenRows, keys: list[Key], table: dict[Key, Scored]) -> bool:
     labels = zip(keys, rows.columns["labels"], strict=True)
-    return all(key in table and table[key].token_ids.tolist() == _response(row) for key, row in labels)
+    return all(key in table and table[key].token_ids.tolist() == _response(row).tolist() for key, row in labels)
 
 
-def _response(labels: "np.ndarray") -> list[int]:
-    """Return the tokens that are predicted: all of the response, as no response begins a conversation."""
-    return labels[1:][labels[1:] != -100].tolist()
+def _response(labels: "np.ndarray") -> "np.ndarray":
+    """Return the tokens that are predicted: the first of a conversation never is."""
+    return labels[1:][labels[1:] != -100]
 
 
 def _with_sums(rows: TokenRows, keys: list[Key], tables: list[dict[Key, Scored]]) -> TokenRows:
@@ -210,18 +205,17 @@ def _with_sums(rows: TokenRows, keys: list[Key], tables: list[dict[Key, Scored]]
 
 
 def read_logprobs(directory: Path) -> dict[Key, Scored]:
-    """Return what `ResponseLogprobs` wrote, by prompt and sample; the numbers stay arrays."""
+    """Return what `ResponseLogprobs` wrote, by prompt and sample."""
     import pyarrow.parquet as pq
 
     found: dict[Key, Scored] = {}
     for path in sorted(directory.glob("*.parquet")):
         with pq.ParquetFile(path) as file:
-            columns = file.read().to_pydict() if False else file.read()
-        for row in _rows(columns):
-            key = _key(row["prompt_id"], row["sample"])
-            if key in found:
-                raise ValueError(f"prompt_id {key[0]!r} comes twice with sample {key[1]}")
-            found[key] = Scored(token_ids=row["token_ids"], logps=row["logps"], at_limit=row["at_limit"])
+            columns = file.read().to_pandas().to_dict("list")
+        for prompt_id, sample, *scored in zip(*(columns.get(name, ()) for name in _COLUMNS), strict=True):
+            if (prompt_id, sample) in found:
+                raise ValueError(f"prompt_id {prompt_id!r} comes twice with sample {sample}")
+            found[prompt_id, sample] = Scored(*scored)
     return found
 
 
@@ -250,7 +244,7 @@ def compute_logprobs(job: LogprobJob) -> None:
     score = _scorer(job, device) if missing else None
     for done, start in enumerate(missing):
         assert score is not None
-        _write_table(paths[start], _table(score(rows[start : start + _PART])))
+        write_rows(paths[start], score(rows[start : start + _PART]))
         if rank == 0:
             seen = min((len(paths) - len(missing) + done + 1) * _PART, len(rows))
             write_progress(job.progress, done=seen, total=len(rows), unit="row")
@@ -270,23 +264,25 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
 
     def score(rows: list[Row]) -> list[Row]:
         tokens = completion_rows(tokenizer, rows, max_length=job.max_length, keep=_KEY)
-        found: dict[int, Row] = {}
-        for batch in _batches(tokens.lengths, size=job.resources.micro_batch):
-            parts = [{name: values[index] for name, values in tokens.columns.items()} for index in batch]
-            logps = response_logps(model, parts, pad=_pad_token(tokenizer), resources=job.resources)
-            for index, part, row in zip(batch, parts, logps, strict=True):
-                prompt_id, sample = _key(part["prompt_id"], part["sample"])
-                scored = {"token_ids": _response(part["labels"]), "logps": row, "at_limit": len(part["input_ids"])}
-                scored["at_limit"] = scored["at_limit"] >= job.max_length
-                found[index] = {"prompt_id": prompt_id, "sample": sample, **scored}
-        return [found[index] for index in sorted(found)]
+        made = [dict(zip(tokens.columns, values, strict=True)) for values in zip(*tokens.columns.values(), strict=True)]
+        made.sort(key=lambda row: len(row["input_ids"]))
+        found = []
+        for start in range(0, len(made), job.resources.micro_batch):
+            batch = made[start : start + job.resources.micro_batch]
+            logps = response_logps(model, batch, pad=_pad_token(tokenizer), resources=job.resources)
+            found += [_output(*pair, max_length=job.max_length) for pair in zip(batch, logps, strict=True)]
+        return found
 
     return score
 
 
-def _batches(lengths: list[int], *, size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    yield from (order[start : start + size] for start in range(0, len(order), size))
+def _output(row: Row, logps: "np.ndarray", *, max_length: int) -> Row:
+    scored = Scored(_response(row["labels"]), logps, at_limit=len(row["input_ids"]) >= max_length)
+    return dict(zip(_COLUMNS, (*_key(row["prompt_id"], row["sample"]), *scored), strict=True))
+
+
+def _pad_token(tokenizer: Any) -> int:
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def response_logps(model: Any, rows: list[Row], *, pad: int, resources: Resources) -> "list[np.ndarray]":
