@@ -110,6 +110,7 @@ def decode(
     profile: Profile = "laptop",
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default is the profile's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default is the profile's.")] = None,
+    backend: Annotated[str | None, typer.Option(help="slots or transformers; default is the profile's.")] = None,
     actors: Annotated[int | None, typer.Option(help="Ray Data actors; 0 decodes in this process.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows that an actor decodes at a time.")] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="Decode in this process.")] = False,
@@ -118,7 +119,13 @@ def decode(
     from cong.generation.files import FileJob, decode_file
     from cong.graph.resources import load_profile
 
-    chosen = {"dtype": dtype, "device": device, "slots": batch_size, "actors": 0 if no_ray else actors}
+    chosen = {
+        "dtype": dtype,
+        "device": device,
+        "backend": backend,
+        "slots": batch_size,
+        "actors": 0 if no_ray else actors,
+    }
     settings = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -207,7 +214,7 @@ def main() -> None:
     except _USAGE_ERROR as error:
         typer.echo(f"error: {error.format_message()}", err=True)
         sys.exit(2)
-    except (UserError, PermissionError) as error:
+    except (UserError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):

@@ -23,13 +23,17 @@ SCORES = "scores.parquet"
 Row = dict[str, Any]
 
 
-def read_rows(path: Path, *, columns: Sequence[str] | None = None) -> list[Row]:
-    """Return the rows of a Parquet file."""
+def read_rows(path: Path, *, columns: Sequence[str] | None = None, limit: int | None = None) -> list[Row]:
+    """Return the rows of a Parquet file, or the first `limit` of them."""
     import pyarrow.parquet as pq
 
     # One file, not a dataset: a directory named `alpha=0.3-...` would otherwise be read as a partition column.
     with pq.ParquetFile(path) as file:
-        return file.read(columns=list(columns) if columns else None).to_pylist()
+        chosen = list(columns) if columns else None
+        if limit is None:
+            return file.read(columns=chosen).to_pylist()
+        first = next(file.iter_batches(batch_size=limit, columns=chosen), None)
+        return [] if first is None else first.to_pylist()
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

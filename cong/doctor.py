@@ -39,7 +39,7 @@ def examine(resources: Resources, store: Store) -> bool:
 def _findings(resources: Resources, store: Store) -> Iterator[Finding]:
     yield _python()
     yield from (_package(name) for name in PACKAGES)
-    yield _device(resources)
+    yield _guarded("devices", lambda: _device(resources))
     yield _guarded("store", lambda: _store(store))
     yield _guarded("tracking", lambda: _tracking(store))
     yield _guarded("ray", lambda: _ray(resources))
@@ -113,5 +113,5 @@ def _hub() -> Finding:
 def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
-    except UserError as error:
+    except (UserError, ImportError) as error:
         return Finding(name=name, good=False, text=str(error))

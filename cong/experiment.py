@@ -90,13 +90,18 @@ class Experiment:
 
     def cells(self, scale: Scale, settings: dict[str, Any]) -> list[Cell]:
         """Build the cells; raise `UserError` for whatever the file objects to."""
-        cells = _guarded(self.path, lambda: self.module.cells(scale, **settings))
-        if not cells:
-            raise UserError(f"{self.path}: there are no cells")
+        cells = guarded(self.path, lambda: self.module.cells(scale, **settings))
+        if not cells or not all(isinstance(cell, Cell) for cell in cells):
+            raise UserError(f"{self.path}: `cells` must return a list of Cell, and at least one")
         name, count = Counter(cell.name for cell in cells).most_common(1)[0]
         if count > 1:
             raise UserError(f"{self.path}: two cells are called {name}")
         return cells
+
+    def report(self, results: Results) -> list[Any]:
+        """Return the blocks of the report; raise `UserError` for whatever the file does wrong."""
+        make = getattr(self.module, "report", None)
+        return guarded(self.path, lambda: list(make(results))) if make else []
 
     def settings(self, assignments: list[str]) -> dict[str, Any]:
         """Turn `KEY=VALUE` texts into keyword arguments of `cells`; raise `UserError` for an unknown axis."""
@@ -119,13 +124,12 @@ def load(path: Path) -> Experiment:
     """Import an experiment file; raise `UserError` when it is missing or raises."""
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}")
-    # Experiment files import their neighbours; workers unpickle what the file defines by value, so no name is needed.
     spec = importlib.util.spec_from_file_location(f"cong_experiment_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
-    _guarded(path, lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
+    guarded(path, lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
     if not callable(getattr(module, "cells", None)):
         raise UserError(f"{path} has no function `cells(scale, *, axis=default)`")
     parameters = inspect.signature(module.cells, eval_str=True).parameters
@@ -142,7 +146,12 @@ def collect(cells: list[Cell], store: Store) -> Results:
 
 
 def parse(text: str, annotation: Any) -> Any:
-    """Read `text` as a value of the annotated type: str, int, float, bool, or a tuple of those, separated by commas."""
+    """Read `text` as a value of the annotated type: str, int, float, bool, or a tuple of those, separated by commas.
+
+    An axis that may be None takes a value of its other type: None, its default, lets the scale choose.
+    """
+    if typing.get_origin(annotation) is types.UnionType:
+        return parse(text, next(kind for kind in typing.get_args(annotation) if kind is not types.NoneType))
     if typing.get_origin(annotation) is tuple:
         return tuple(parse(item, typing.get_args(annotation)[0]) for item in text.split(","))
     if annotation is bool:
@@ -157,7 +166,8 @@ def parse(text: str, annotation: Any) -> Any:
         raise ValueError(f"{text!r} is not of type {annotation.__name__}") from error
 
 
-def _guarded(path: Path, call: Callable[[], Any]) -> Any:
+def guarded(path: Path, call: Callable[[], Any]) -> Any:
+    """Call what runs code of an experiment file; raise `UserError` with file and line for whatever it raises."""
     try:
         return call()
     except UserError:

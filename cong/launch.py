@@ -3,15 +3,18 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cong.errors import UserError
-from cong.experiment import Cell, Experiment, collect, load
+from cong.experiment import Cell, Experiment, collect, guarded, load
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
-from cong.graph.runner import Runner, check_capacity, executor
+from cong.graph.runner import Observer, Runner, check_capacity, executor
 from cong.graph.store import Store
 from cong.scales import scale as scale_named
+
+if TYPE_CHECKING:
+    from cong.terminal import Terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,7 @@ def prepare(
     experiment = load(path)
     settings = experiment.settings(assignments)
     cells = experiment.cells(scale_named(scale), settings)
-    plan = make_plan({cell.name: cell.stage for cell in cells}, store, force=force)
-    _check_resources(plan, resources)
+    plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
         experiment=experiment, cells=cells, scale=scale, settings=settings, resources=resources, store=store, plan=plan
     )
@@ -54,6 +56,7 @@ def prepare(
 
 def run(job: Job) -> Path:
     """Compute what is missing and write the report; return its page."""
+    check_resources(job)
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
@@ -75,19 +78,22 @@ def _run_tracked(job: Job) -> Path:
     tracker = Tracker(store=job.store, plan=job.plan, cells=job.cells, name=job.name, params=params)
     terminal = Terminal(job.plan, job.store)
     try:
-        Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
+        _compute(job, tracker, terminal)
+        written = report(job)
     except BaseException:
         tracker.close(None)
         raise
+    tracker.close(collect(job.cells, job.store), written.files)
+    made, seconds = len(job.plan.todo), time.monotonic() - started
+    print(f"{made} stages computed, {len(job.plan.stages) - made} found in the store, {seconds:.1f} s")
+    return written.page
+
+
+def _compute(job: Job, tracker: Observer, terminal: "Terminal") -> None:
+    try:
+        Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
     finally:
         terminal.close()
-    made = len(job.plan.todo)
-    print(
-        f"{made} stages computed, {len(job.plan.stages) - made} found in the store, {time.monotonic() - started:.1f} s"
-    )
-    written = report(job)
-    tracker.close(collect(job.cells, job.store), written.files)
-    return written.page
 
 
 def report(job: Job) -> Any:
@@ -101,7 +107,7 @@ def report(job: Job) -> Any:
             f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
         )
     results = collect(job.cells, job.store)
-    blocks = list(job.experiment.module.report(results)) if hasattr(job.experiment.module, "report") else []
+    blocks = job.experiment.report(results)
     return write_report(
         job.store.root / "reports" / job.name,
         name=job.name,
@@ -111,12 +117,13 @@ def report(job: Job) -> Any:
     )
 
 
-def _check_resources(plan: Plan, resources: Resources) -> None:
+def check_resources(job: Job) -> None:
+    """Raise `UserError` when a stage to run cannot be run as the profile says."""
     try:
-        for stage in plan.stages:
-            stage.demand(resources)
+        for stage in job.plan.todo:
+            stage.demand(job.resources)
     except ValueError as error:
-        raise UserError(f"profile {resources.name}: {error}") from error
+        raise UserError(f"profile {job.resources.name}: {error}") from error
 
 
 def _share_definitions(experiment: Experiment) -> None:

@@ -26,6 +26,8 @@ from cong.models import Model
 from cong.scales import Scale
 from cong.training import DPO, SFT
 
+GREEDY = Sampling()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
@@ -48,8 +50,22 @@ class Transition:
 
     def respond(self, model: Model, **settings) -> Generate:
         """Plain responses of a model to the training prompts; greedy unless a sampling is given."""
-        length = self.scale.max_new_tokens
-        return Generate(model=model, prompts=self.prompts, max_new_tokens=length, seed=self.seed, **settings)
+        return self.generate(model, self.prompts, **settings)
+
+    def generate(self, model: Model, prompts: Stage, *, sampling: Sampling = GREEDY, samples: int = 1) -> Generate:
+        """Plain responses of a model to prompts."""
+        return Generate(
+            model=model,
+            prompts=prompts,
+            max_new_tokens=self.scale.max_new_tokens,
+            sampling=sampling,
+            samples=samples,
+            seed=self.draws(sampling),
+        )
+
+    def draws(self, sampling: Sampling) -> int:
+        """The seed of a decoding; greedy decoding draws nothing, so there every seed shares one stage."""
+        return self.seed if sampling.temperature > 0 else 0
 
     def contrast(self, prompts: Stage, *, alpha: float) -> ContrastiveGenerate:
         """Contrastive responses of the weak pair."""
@@ -59,7 +75,7 @@ class Transition:
             prompts=prompts,
             alpha=alpha,
             max_new_tokens=self.scale.max_new_tokens,
-            seed=self.seed,
+            seed=self.draws(self.scale.contrastive["sampling"]),
             **self.scale.contrastive,
         )
 
@@ -123,21 +139,13 @@ def pair_agreement(t: Transition, *, alpha: float, explicit: bool) -> PairAgreem
 
 def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: int = 1) -> Score:
     """The rewards of a model's responses to the held-out prompts."""
-    scale = t.scale
-    responses = Generate(
-        model=model,
-        prompts=t.heldout,
-        max_new_tokens=scale.max_new_tokens,
-        sampling=sampling,
-        samples=samples,
-        seed=t.seed,
-    )
+    responses = t.generate(model, t.heldout, sampling=sampling, samples=samples)
     return Score(responses=responses, judge=t.judge)
 
 
 def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
     """A model on the held-out prompts, against the strong model as it is; greedy, or the mean of four samples."""
-    sampling, samples = (t.scale.sampled, 4) if sampled else (Sampling(), 1)
+    sampling, samples = (t.scale.sampled, 4) if sampled else (GREEDY, 1)
     scored, opponent = (heldout_score(t, one, sampling=sampling, samples=samples) for one in (model, base(t)))
     implicit = Score(responses=scored.responses, judge=t.implicit)
     return Evaluate(scored=scored, opponent=opponent, implicit=implicit)

@@ -9,12 +9,13 @@ from cong.graph.journal import read_progress
 from cong.graph.plan import Plan
 from cong.graph.stage import Stage
 from cong.graph.store import RECORD, SUCCESS
-from cong.launch import Job
+from cong.launch import Job, check_resources
 from cong.terminal import describe_progress
 
 
 def show(job: Job) -> None:
     """Print every cell with the stages below it, each stage in full once, then totals and the demand on resources."""
+    check_resources(job)
     seen: set[str] = set()
     for cell in job.cells:
         print(cell.name)
@@ -53,12 +54,18 @@ def show_status(root: Path) -> None:
     print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items()))
 
 
+def _duration(record: Path) -> str:
+    try:
+        return f"{json.loads(record.read_text())['seconds']:.1f} s"
+    except (OSError, ValueError, KeyError):
+        return "its record cannot be read: the next run makes it anew"
+
+
 def _state(directory: Path) -> tuple[str, str]:
     if (directory / SUCCESS).exists():
-        record = json.loads((directory / RECORD).read_text())
-        return "finished", f"{record['seconds']:.1f} s"
+        return "finished", _duration(directory / RECORD)
     holder = lease.holder(directory)
     if holder is None:
         return "unfinished", "run the experiment again to go on"
     progress = read_progress(directory / "progress.json")
-    return "running", f"{describe_progress(progress)}, process {holder['pid']} on {holder['host']}"
+    return "running", f"{describe_progress(progress)}, process {holder['pid']} on {holder['host'].split('/')[0]}"

@@ -45,6 +45,13 @@ class LocalFile:
         """Return the SHA-256 of the file; raise `UserError` when it cannot be read."""
         return {"sha256": hashlib.sha256(self.read()).hexdigest()}
 
+    def text(self) -> str:
+        """Return the content as text; raise `UserError` when it is none."""
+        try:
+            return self.read().decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path} is not UTF-8: {error}") from error
+
     def read(self) -> bytes:
         """Return the content; raise `UserError` when it cannot be read."""
         try:
@@ -69,7 +76,7 @@ class PromptFile(Stage):
 
     def _rows(self) -> list[Row]:
         rows = []
-        for number, line in enumerate(self.file.read().decode().splitlines(), start=1):
+        for number, line in enumerate(self.file.text().splitlines(), start=1):
             try:
                 row = json.loads(line)
                 rows.append({"prompt_id": row["prompt_id"], "prompt": row["prompt"]})

@@ -34,6 +34,8 @@ class Scale:
     """Seed to the prompts of the evaluation."""
     judge: Callable[[int], ExactReward | RewardModel]
     """Seed to what labels the candidates of the weak alignment, and scores the evaluation."""
+    alpha: dict[str, float]
+    """Contrastive coefficient per family of the weak pair."""
     max_new_tokens: int
     candidates: Settings
     alignment: Settings
@@ -64,6 +66,7 @@ def _tiny() -> Scale:
         prompts=lambda seed: SyntheticPrompts(world=World(seed=seed), split="train", count=1024, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=World(seed=seed), split="heldout", count=256, seed=seed),
         judge=lambda seed: ExactReward(world=World(seed=seed)),
+        alpha={"qwen": 0.4, "llama": 0.4},
         max_new_tokens=48,
         candidates={"samples": 5, "sampling": diverse},
         alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": 1, **training},
@@ -119,6 +122,7 @@ def _paper() -> Scale:
         prompts=lambda seed: HubPrompts(repo=repo, revision=revision, split="train_prefs"),
         heldout=lambda seed: HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
         judge=lambda seed: RewardModel(model=ARMORM),
+        alpha={"qwen": 0.5, "llama": 0.4},
         max_new_tokens=2048,
         candidates={"samples": 5, "sampling": diverse},
         alignment={"beta": 0.1, "learning_rate": 8e-7, "epochs": 1, **training},

@@ -4,9 +4,10 @@ import sys
 import time
 from pathlib import Path
 
+from cong.graph.execute import LOG
 from cong.graph.journal import Progress, read_progress
 from cong.graph.plan import Plan
-from cong.graph.runner import LOG, first_line
+from cong.graph.runner import first_line
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 
@@ -36,7 +37,9 @@ class Terminal:
 
     def failed(self, stage: Stage, error: BaseException) -> None:
         """Print what failed, and where its log is."""
-        self._end(stage, f"FAILED {stage.title}: {first_line(error)}\n       log: {self._store.directory(stage) / LOG}")
+        log = self._store.directory(stage) / LOG
+        where = f"\n       log: {log}" if log.exists() else ""
+        self._end(stage, f"FAILED {stage.title}: {first_line(error)}{where}")
 
     def tick(self, running: list[Stage]) -> None:
         """Show how far the running stages are."""

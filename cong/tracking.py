@@ -5,13 +5,13 @@ their curves and records into the store; this process reads them there and passe
 tracker, and a tracker that fails costs a warning, not a result.
 """
 
-import contextlib
+import functools
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,6 +46,26 @@ def check_tracking(store: Store) -> None:
         raise UserError(_silent(uri, error)) from error
 
 
+def _tolerant(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a tracker that goes away cost one warning: from then on nothing more is sent, and the run goes on."""
+
+    @functools.wraps(method)
+    def called(self: "Tracker", *arguments: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        if self.broken:
+            return None
+        try:
+            return method(self, *arguments)
+        except (MlflowException, OSError) as error:
+            self.broken = True
+            print(f"warning: {_silent(self._uri, error)}; the run goes on, all results are in the store",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            return None
+
+    return called
+
+
 class Tracker:
     """Observer that mirrors a run into MLflow."""
 
@@ -54,7 +74,8 @@ class Tracker:
         self._uri = tracking_uri(store)
         self._offsets: dict[str, int] = {}
         self._runs: dict[str, str] = {}
-        self._broken = False
+        self._open: set[str] = set()
+        self.broken = False
         try:
             self._client, self._experiment = _connect(self._uri, store, name)
             self._close_abandoned()
@@ -65,54 +86,62 @@ class Tracker:
             raise UserError(_silent(self._uri, error)) from error
         self._owner = _owners(plan, cells, self._cell_runs)
 
+    @_tolerant
     def started(self, stage: Stage) -> str | None:
         """Create the stage's run below the first cell that needs it."""
-        with self._tolerant():
-            tags = {"cong.stage": stage.name, "cong.fingerprint": stage.fingerprint}
-            run = self._create(stage.title, parent=self._owner.get(stage.fingerprint, self._parent), tags=tags)
-            self._runs[stage.fingerprint] = run
-            self._log_params(run, _flat(stage))
-        return self._runs.get(stage.fingerprint)
+        tags = {"cong.stage": stage.name, "cong.fingerprint": stage.fingerprint}
+        run = self._create(stage.title, parent=self._owner.get(stage.fingerprint, self._parent), tags=tags)
+        self._runs[stage.fingerprint] = run
+        self._open.add(run)
+        self._log_params(run, _flat(stage))
+        return run
 
+    @_tolerant
     def tick(self, running: list[Stage]) -> None:
         """Pass on the new points of the live curves."""
-        with self._tolerant():
-            for stage in running:
-                self._log_curves(stage)
+        for stage in running:
+            self._log_curves(stage)
 
+    @_tolerant
     def finished(self, stage: Stage, outcome: str) -> None:
         """Log the stage's results and record, and end its run."""
-        with self._tolerant():
-            run = self._runs[stage.fingerprint]
-            record = self._store.record(stage)
-            if outcome == "hit":
-                # Another process made it between the plan and now.
-                self._client.set_tag(run, "cong.made_by", record["tracking_run"] or "")
-            else:
-                self._log_curves(stage)
-                self._log_values(run, {**record["results"], "seconds": record["seconds"]})
-                self._client.log_artifact(run, str(self._store.directory(stage) / RECORD))
-                self._log_samples(run, stage)
-            self._client.set_terminated(run)
+        run = self._runs[stage.fingerprint]
+        record = self._store.record(stage)
+        if outcome == "hit":
+            # Another process made it between the plan and now.
+            self._client.set_tag(run, "cong.made_by", record["tracking_run"] or "")
+        else:
+            self._log_curves(stage)
+            self._log_values(run, {**record["results"], "seconds": record["seconds"]})
+            self._client.log_artifact(run, str(self._store.directory(stage) / RECORD))
+            self._log_samples(run, stage)
+        self._end(run, "FINISHED")
 
+    @_tolerant
     def failed(self, stage: Stage, error: BaseException) -> None:
         """End the stage's run as failed."""
-        with self._tolerant():
-            self._client.set_tag(self._runs[stage.fingerprint], "cong.error", str(error)[:4000])
-            self._client.set_terminated(self._runs[stage.fingerprint], status="FAILED")
+        self._client.set_tag(self._runs[stage.fingerprint], "cong.error", str(error)[:4000])
+        self._end(self._runs[stage.fingerprint], "FAILED")
 
+    @_tolerant
     def close(self, results: Results | None, files: tuple[Path, ...] = ()) -> None:
         """Log the cells' results and the report, and end all runs; `results` is None after a failure."""
         status = "FAILED" if results is None else "FINISHED"
-        with self._tolerant():
-            for cell, run in zip(self._cells, self._cell_runs, strict=True):
-                self._link_stages(cell, run)
-            for result, run in zip(results or [], self._cell_runs, strict=False):
-                self._log_values(run, result.values)
-            for path in files:
-                self._client.log_artifact(self._parent, str(path), "report")
-            for run in [*self._cell_runs, self._parent]:
-                self._client.set_terminated(run, status=status)
+        for cell, run in zip(self._cells, self._cell_runs, strict=True):
+            self._link_stages(cell, run)
+        for result, run in zip(results or [], self._cell_runs, strict=False):
+            self._log_values(run, result.values)
+        for path in files:
+            self._client.log_artifact(self._parent, str(path), "report")
+        # Stage runs are open here only after an interrupt.
+        for run in sorted(self._open):
+            self._end(run, "KILLED")
+        for run in [*self._cell_runs, self._parent]:
+            self._client.set_terminated(run, status=status)
+
+    def _end(self, run: str, status: str) -> None:
+        self._client.set_terminated(run, status=status)
+        self._open.discard(run)
 
     def _create(self, name: str, *, parent: str | None, tags: dict[str, str]) -> str:
         family = {PARENT: parent} if parent else {}
@@ -164,7 +193,7 @@ class Tracker:
 
     def _log_samples(self, run: str, stage: Stage) -> None:
         for path in sorted(self._store.directory(stage).glob("*.parquet")):
-            rows = read_rows(path)[:SAMPLE_ROWS]
+            rows = read_rows(path, limit=SAMPLE_ROWS)
             if rows:
                 columns = {key: [_plain(row[key]) for row in rows] for key in rows[0] if key != "response_token_ids"}
                 self._client.log_table(run, columns, f"samples/{path.stem}.json")
@@ -184,19 +213,6 @@ class Tracker:
         query = f"attributes.status = 'RUNNING' AND {condition}"
         return list(self._client.search_runs([self._experiment], filter_string=query, max_results=5000))
 
-    @contextlib.contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        if self._broken:
-            with contextlib.suppress(Exception):
-                yield
-            return
-        try:
-            yield
-        except Exception as error:
-            self._broken = True
-            print(f"warning: MLflow failed ({type(error).__name__}: {error}); the run goes on without it. "
-                  "All results are in the store.", file=sys.stderr, flush=True)  # fmt: skip
-
 
 def _client(uri: str) -> Any:
     logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -212,7 +228,7 @@ def _client(uri: str) -> Any:
 def without_password(uri: str) -> str:
     """Return an address that may be shown: `http://user:secret@host` loses its user and secret."""
     parts = urlsplit(uri)
-    return uri if parts.password is None else parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
 def _silent(uri: str, error: Exception) -> str:

@@ -25,7 +25,7 @@ ALPHAS = tuple(step / 10 for step in range(11))
 def cells(
     scale,
     *,
-    alpha: float = 0.4,
+    alpha: float | None = None,
     beta: float = 0.5,
     seeds: tuple[int, ...] = (0,),
     alphas: tuple[float, ...] = ALPHAS,
@@ -33,6 +33,7 @@ def cells(
     strong: str = "7B",
 ) -> list[Cell]:
     found = []
+    alpha = scale.alpha["qwen"] if alpha is None else alpha
     for seed in seeds:
         t = methods.transition("qwen", weak=weak, strong=strong, scale=scale, seed=seed)
         common = {"seed": seed, "weak": weak, "strong": strong}

@@ -131,7 +131,7 @@ def test_a_killed_decoding_goes_on_and_gives_the_same(pair, tmp_path):
     ]  # fmt: skip
     killed, whole = tmp_path / "killed.parquet", tmp_path / "whole.parquet"
     process = subprocess.Popen([*arguments, "--output", str(killed)])
-    while not list((tmp_path / "killed.parquet.work" / "parts").glob("part-*")):
+    while not list((tmp_path / "killed.parquet.work" / ".scratch" / "parts").glob("part-*")):
         assert process.poll() is None, "decoded everything before it could be killed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

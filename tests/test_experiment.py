@@ -57,6 +57,7 @@ def test_two_cells_of_one_name_are_refused(tmp_path):
 def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     files = {
         "raises.py": "def cells(scale):\n    return 1 / 0\n",
+        "no_cells.py": "def cells(scale):\n    return [1]\n",
         "broken.py": "def cells(scale:\n",
         "missing.py": _experiment('LocalModel(path="/no/such/checkpoint")', 'LocalModel(path="/no/such/checkpoint")'),
         "two_tokenizers.py": _experiment('small.small_model("qwen", "3B", 0)', 'small.small_model("llama", "3B", 0)'),
@@ -81,6 +82,8 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "unknown stage to force": ([run, quickstart, "--force", "Nonsense", *store], "no stage of this experiment"),
         "no experiment file": ([run, "experiments/nothing.py", *store], "there is no experiment file"),
         "experiment that raises": ([run, str(tmp_path / "raises.py"), *store], "line 2: ZeroDivisionError"),
+        "cells that are none": ([run, str(tmp_path / "no_cells.py"), *store], "must return a list of Cell"),
+        "infinite beta": ([run, quickstart, "--set", "beta=inf", *store], "no canonical form for inf"),
         "experiment with a syntax error": ([run, str(tmp_path / "broken.py"), *store], "SyntaxError"),
         "read-only store": ([run, quickstart, "--store", "/proc/store"], "the store /proc/store cannot be written"),
         "missing checkpoint": ([run, str(tmp_path / "missing.py"), *store], "missing checkpoint: /no/such/checkpoint"),
@@ -108,6 +111,7 @@ def _experiment(post: str, pre: str, *, prompts: str | None = None) -> str:
 @pytest.mark.parametrize("case", [
     "unknown axis", "no value", "alpha above 1", "alpha no number", "unknown profile", "unknown scale", "unknown flag",
     "unknown stage to force", "no experiment file", "experiment that raises", "experiment with a syntax error",
+    "cells that are none", "infinite beta",
     "read-only store", "missing checkpoint", "two tokenizers", "duplicate prompt ids", "empty prompts",
     "no store to look at",
 ])  # fmt: skip

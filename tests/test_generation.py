@@ -21,6 +21,7 @@ from cong.graph.store import Store
 from cong.launch import Job
 from cong.models import HubModel, LocalModel
 from cong.prompts import LocalFile, PromptFile
+from cong.scales import scale
 
 
 def stages_of(job: Job, kind: type) -> list:
@@ -58,9 +59,10 @@ def test_the_implicit_reward_of_decoding_equals_a_teacher_forced_pass(small_run)
 )
 def test_batch_size_and_actors_change_no_text(small_run, resources, tmp_path, ray_of_two_cpus):
     store = _copy(small_run.store, tmp_path)
-    decoders = [*stages_of(small_run, ContrastiveGenerate), *stages_of(small_run, Generate)]
+    sampled = [stage for stage in stages_of(small_run, Generate) if stage.samples == 5]
+    decoders = [*stages_of(small_run, ContrastiveGenerate), *sampled]
     before = [_texts(store, stage) for stage in decoders]
-    plan = make_plan({stage.slug: stage for stage in decoders}, store, force=("Generate", "ContrastiveGenerate"))
+    plan = make_plan({stage.slug: stage for stage in decoders}, store, force=tuple(stage.slug for stage in decoders))
     Runner(store=store, resources=resources).run(plan)
     assert [_texts(store, stage) for stage in decoders] == before
 
@@ -71,11 +73,41 @@ def test_decoding_goes_on_at_the_rows_that_are_missing(small_run, tmp_path):
     directory, rows = store.directory(stage), responses(store, stage)
     (directory / "_SUCCESS").unlink()
     (directory / RESPONSES).unlink()
-    (directory / "parts").mkdir()
-    write_rows(directory / "parts" / "part-30-999-a.parquet", rows[:30])
+    (directory / ".scratch" / "parts").mkdir(parents=True)
+    write_rows(directory / ".scratch" / "parts" / "part-30-999-a.parquet", rows[:30])
     Runner(store=store, resources=INLINE).run(make_plan({"a": stage}, store))
     assert store.record(stage)["results"]["rows_from_earlier_runs"] == 30
     assert _texts(store, stage) == [(row["row_id"], row["response"], row["response_token_ids"]) for row in rows]
+
+
+def test_a_part_that_cannot_be_read_is_set_aside_and_its_rows_are_decoded_again(small_run, tmp_path):
+    store = _copy(small_run.store, tmp_path)
+    stage = stages_of(small_run, ContrastiveGenerate)[0]
+    before = _texts(store, stage)
+    directory = store.directory(stage)
+    (directory / "_SUCCESS").unlink()
+    (directory / RESPONSES).unlink()
+    (directory / ".scratch" / "parts").mkdir(parents=True)
+    (directory / ".scratch" / "parts" / "part-3-9-a.parquet").write_bytes(b"PAR1 half")
+    Runner(store=store, resources=INLINE).run(make_plan({"a": stage}, store))
+    assert _texts(store, stage) == before
+
+
+def test_both_backends_give_the_same_text(small_run, tmp_path):
+    store = _copy(small_run.store, tmp_path)
+    stage = stages_of(small_run, ContrastiveGenerate)[0]
+    before = _texts(store, stage)
+    plan = make_plan({"a": stage}, store, force=("ContrastiveGenerate",))
+    Runner(store=store, resources=Resources(name="t", ray=False, actors=0, backend="transformers")).run(plan)
+    assert _texts(store, stage) == before
+
+
+def test_greedy_decoding_shares_one_stage_among_seeds():
+    one, other = (
+        methods.transition("qwen", weak="3B", strong="7B", scale=scale("paper"), seed=seed) for seed in (0, 1)
+    )
+    assert one.respond(one.weak) == other.respond(other.weak)
+    assert one.weak_aligned != other.weak_aligned
 
 
 def test_samples_of_a_prompt_differ_and_each_has_its_own_seed(small_run):

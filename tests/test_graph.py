@@ -112,6 +112,52 @@ def test_a_half_written_stage_is_not_complete_and_what_it_left_is_kept(store):
     assert (directory / "started.txt").read_text() == "half"
 
 
+def test_unfinished_work_on_inputs_that_were_remade_is_not_continued(store):
+    run(store, ONE, TWO)
+    directory = store.directory(THREE)
+    directory.mkdir(parents=True)
+    (directory / ".basis").write_text("of other inputs")
+    (directory / "started.txt").write_text("half")
+    run(store, THREE)
+    assert not (directory / "started.txt").exists()
+    assert list((store.root / ".discarded").glob("Sum-*/started.txt"))
+
+
+def test_a_kill_while_a_corrupt_stage_is_cleared_leaves_it_corrupt(store, monkeypatch):
+    run(store, ONE)
+    (store.directory(ONE) / "number.txt").write_text("9.0 ")
+    moved = []
+
+    def die_at_the_second(source, target):
+        moved.append(Path(source).name)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        Path(source).rename(target)
+
+    monkeypatch.setattr("cong.graph.execute.os.replace", die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, ONE)
+    monkeypatch.undo()
+    assert SUCCESS not in moved
+    assert not store.is_complete(ONE)
+    run(store, ONE)
+    assert read(store.directory(ONE)) == 1
+
+
+def test_forcing_a_stage_clears_what_an_unfinished_run_left(store):
+    directory = store.directory(ONE)
+    directory.mkdir(parents=True)
+    (directory / "broken.txt").write_text("half")
+    run(store, ONE, force=("Number",))
+    assert not (directory / "broken.txt").exists()
+
+
+def test_every_failure_is_named_also_of_stages_with_the_same_title(store):
+    with pytest.raises(StageFailed) as failed:
+        run(store, Broken(), Broken(source=ONE))
+    assert len(failed.value.failures) == 2
+
+
 def test_a_failing_stage_is_named_and_the_others_are_computed(store):
     good = Sum(parts=(ONE, TWO))
     with pytest.raises(StageFailed, match="Broken: RuntimeError: this stage is broken in two lines"):

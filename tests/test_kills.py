@@ -130,7 +130,7 @@ def _children(process: subprocess.Popen) -> Iterator[psutil.Process]:
 
 
 def _parts(store: Path) -> list[Path]:
-    return list(store.glob("Generate/T=0.8*/parts/part-*"))
+    return list(store.glob("Generate/T=0.8*/.scratch/parts/part-*"))
 
 
 def _wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 300.0) -> None:

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cong.data import RESPONSES, Row, chat_prompt_ids, write_rows
-from cong.generation.rows import forget_parts, map_rows
+from cong.generation.rows import map_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
+
+if TYPE_CHECKING:
+    from cong.decoding import Completion, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,6 @@ def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_sha
     """Decode all rows of a stage and write `responses.parquet`."""
     responses = map_rows(ctx, partial(Decoder, job), rows, max_error_share=max_error_share)
     write_rows(ctx.out / RESPONSES, responses)
-    forget_parts(ctx)
     good = [row for row in responses if row["error"] is None]
     ctx.summary(
         mean_tokens=sum(row["num_tokens"] for row in good) / max(len(good), 1),
@@ -43,7 +45,7 @@ class Decoder:
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
-        from cong.decoding import Decoding, SlotEngine, check_pair, load_model
+        from cong.decoding import Decoding, GenerateEngine, SlotEngine, check_pair, load_model
 
         logging.disable_progress_bar()
         self.job, resources = job, job.resources
@@ -61,17 +63,42 @@ class Decoder:
                 post_config=post.config,
                 pre_config=pre.config,
             )
-        self.engine = SlotEngine(
-            post=post, pre=pre, tokenizer=self.tokenizer, decoding=Decoding(**job.settings), slots=resources.slots
-        )
+        parts = {"post": post, "pre": pre, "tokenizer": self.tokenizer, "decoding": Decoding(**job.settings)}
+        if resources.backend == "slots":
+            self.engine = SlotEngine(**parts, slots=resources.slots)
+        else:
+            self.engine = GenerateEngine(**parts, batch_size=resources.slots)
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with its response, in the order in which they finish."""
         index = {row["row_id"]: row for row in rows}
-        for completion in self.engine.decode(self._request(row) for row in rows):
+        refused: list[Completion] = []
+        for completion in self.engine.decode(self._requests(rows, refused)):
             yield self._response(index[completion.row_id], completion)
+        yield from (self._response(index[completion.row_id], completion) for completion in refused)
 
-    def _request(self, row: Row) -> Any:
+    def _requests(self, rows: list[Row], refused: "list[Completion]") -> "Iterator[Request]":
+        from cong.decoding import Completion
+
+        for row in rows:
+            try:
+                yield self._request(row)
+            except Exception as error:
+                # Chat templates raise what they like at messages that they do not understand: the row keeps it.
+                text = f"the chat cannot be formatted: {type(error).__name__}: {error}"
+                refused.append(
+                    Completion(
+                        row_id=row["row_id"],
+                        token_ids=(),
+                        finish_reason="error",
+                        num_tokens=0,
+                        logprob_post=0.0,
+                        logprob_pre=None,
+                        error=text,
+                    )
+                )
+
+    def _request(self, row: Row) -> "Request":
         from cong.decoding import Request
 
         messages = json.loads(row["messages"]) if row.get("messages") else row["prompt"]

@@ -18,6 +18,7 @@ from cong.generation.decode import DecodeJob, Decoder
 from cong.generation.rows import map_rows
 from cong.graph.cluster import connected
 from cong.graph.fingerprint import fingerprint
+from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.models import LocalModel, check_same_tokenizer
@@ -94,14 +95,16 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 def _claim(work: Path, job: FileJob) -> None:
     """Make the working directory, or find that it belongs to this very decoding."""
-    identity = fingerprint([job.settings, list(job.alphas), job.seed, *_models(job), job.prompts.read_bytes().hex()])
+    identity = fingerprint(
+        [job.settings, list(job.alphas), job.seed, job.resources.dtype, *_models(job), job.prompts.read_bytes().hex()]
+    )
     note = work / "decoding.json"
     if note.exists() and json.loads(note.read_text())["fingerprint"] != identity:
         raise UserError(
             f"{work} holds a decoding with other settings, prompts or models: delete it or choose another --output"
         )
     work.mkdir(exist_ok=True)
-    note.write_text(json.dumps({"fingerprint": identity}))
+    replace_text(note, json.dumps({"fingerprint": identity}))
 
 
 def _models(job: FileJob) -> list[LocalModel]:
@@ -134,9 +137,17 @@ def _fault(row: Row, prompt_id: str, seen: set[str]) -> str | None:
     if prompt_id in seen:
         return f"prompt_id {prompt_id!r} is not unique"
     if row.get("messages"):
-        return None
+        return _fault_of_messages(row["messages"])
     text = row.get("prompt")
     return None if isinstance(text, str) and text.strip() else "there is no text in 'prompt' and no 'messages'"
+
+
+def _fault_of_messages(messages: Any) -> str | None:
+    turns = messages if isinstance(messages, list) else [None]
+    good = all(
+        isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str) for t in turns
+    )
+    return None if good else "'messages' must be a list of {role, content}, both texts"
 
 
 def _read(path: Path) -> list[Row]:
@@ -149,6 +160,8 @@ def _read(path: Path) -> list[Row]:
             raise UserError(f"{path}: prompts are read from .jsonl and .parquet")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     if not rows:
         raise UserError(f"{path} holds no prompts")
     return rows

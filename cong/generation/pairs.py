@@ -94,7 +94,7 @@ def _pair(chosen: Row, rejected: Row) -> Row:
 
 
 def _responses(ctx: Context, stage: Stage) -> dict[str, Row]:
-    rows = read_rows(ctx.path(stage) / RESPONSES)
+    rows = read_rows(ctx.path(stage) / RESPONSES, columns=("prompt_id", "prompt", "response", "error"))
     return by_prompt(row for row in rows if row["error"] is None)
 
 

@@ -4,8 +4,8 @@ Every actor holds one worker (models and all) and writes finished rows to `parts
 absent. A rerun reads the parts, computes the rows that are missing, and merges all in the order of the input.
 """
 
+import functools
 import logging
-import shutil
 import threading
 import time
 import uuid
@@ -34,11 +34,8 @@ class Worker(Protocol):
 
 
 def map_rows(ctx: Context, make_worker: Callable[[], Worker], rows: list[Row], *, max_error_share: float) -> list[Row]:
-    """Return the finished rows in the order of `rows`; raise `RuntimeError` when more than the allowed share failed.
-
-    The parts stay until `forget_parts`, so that a kill between the two loses nothing.
-    """
-    parts = ctx.out / "parts"
+    """Return the finished rows in the order of `rows`; raise `RuntimeError` when more than the allowed share failed."""
+    parts = ctx.scratch / "parts"
     parts.mkdir(exist_ok=True)
     done = _finished_ids(parts)
     missing = [row for row in rows if row["row_id"] not in done]
@@ -49,11 +46,6 @@ def map_rows(ctx: Context, make_worker: Callable[[], Worker], rows: list[Row], *
     _check_errors(merged, max_error_share)
     _summarize(ctx, merged, done=done, seconds=time.time() - started)
     return merged
-
-
-def forget_parts(ctx: Context) -> None:
-    """Delete the parts, after what was made of them is written."""
-    shutil.rmtree(ctx.out / "parts")
 
 
 class Actor:
@@ -126,7 +118,19 @@ def _part_files(parts: Path) -> list[Path]:
 
 
 def _finished_ids(parts: Path) -> set[str]:
-    return {row["row_id"] for path in _part_files(parts) for row in read_rows(path, columns=["row_id"])}
+    return {row_id for path in _part_files(parts) for row_id in _ids_in(path)}
+
+
+@functools.cache
+def _ids_in(part: Path) -> tuple[str, ...]:
+    """Return the ids in a part; parts never change. One that a crash of the machine left unreadable is set aside."""
+    import pyarrow as pa
+
+    try:
+        return tuple(row["row_id"] for row in read_rows(part, columns=["row_id"]))
+    except pa.ArrowInvalid:
+        part.rename(part.with_suffix(".unreadable"))
+        return ()
 
 
 def _merge(parts: Path, rows: list[Row]) -> list[Row]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cong.data import RESPONSES, SCORES, Row, chat_prompt_ids, read_rows, write_rows
-from cong.generation.rows import forget_parts, map_rows
+from cong.generation.rows import map_rows
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
 from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe, model_dir
 from cong.synthetic.world import World
 
+KEPT = ("row_id", "prompt_id", "prompt", "sample", "response", "num_tokens", "finish_reason", "error")
 BATCH = 32
 CHUNK = 8 * BATCH  # Rows of similar length within a chunk share a batch.
 
@@ -75,11 +76,9 @@ class Score(Stage):
         return resources.generation_demand() if _models(self.judge) else Demand(cpus=1)
 
     def run(self, ctx: Context) -> None:
-        rows = read_rows(ctx.path(self.responses) / RESPONSES)
+        rows = read_rows(ctx.path(self.responses) / RESPONSES, columns=KEPT)
         scored = self._score(ctx, rows)
         write_rows(ctx.out / SCORES, scored)
-        if _models(self.judge):
-            forget_parts(ctx)
         rewards = [row["reward"] for row in scored if row["reward"] is not None]
         ctx.summary(rows=len(scored), scored_rows=len(rewards), mean_reward=sum(rewards) / max(len(rewards), 1))
 
@@ -164,7 +163,7 @@ class RewardScorer:
         tokens = self.tokenizer.apply_chat_template(conversation, return_tensors="pt", return_dict=True)
         output = self.model(**tokens.to(self.model.device))
         # ArmoRM's own class calls its scalar `score`; plain classifiers have one logit.
-        reward = output.get("score", output.logits)
+        reward = output["score"] if "score" in output else output.logits  # noqa: SIM401 - `logits` may be missing
         return float(reward.float().reshape(-1)[0])
 
 
@@ -184,5 +183,4 @@ def _exact(world: World, row: Row) -> Row:
 
 
 def _scored(row: Row, reward: float | None) -> Row:
-    kept = ("row_id", "prompt_id", "prompt", "sample", "response", "num_tokens", "finish_reason", "error")
-    return {**{name: row[name] for name in kept}, "reward": reward}
+    return {**{name: row[name] for name in KEPT}, "reward": reward}

@@ -1,8 +1,10 @@
 """One stage, executed once: lease, run, record, `_SUCCESS`. This runs in whatever process the stage was given to."""
 
 import contextlib
+import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +17,13 @@ from typing import Any
 
 from cong.graph import fingerprint as fp
 from cong.graph import lease
+from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
-from cong.graph.stage import Context, Stage
+from cong.graph.stage import SCRATCH, Context, Stage
 from cong.graph.store import SUCCESS, Store
 
+LOG = ".log.txt"
+BASIS = ".basis"
 PACKAGES = ("cong", "torch", "transformers", "trl", "ray", "deepspeed", "datasets", "accelerate", "mlflow", "numpy")
 
 
@@ -52,6 +57,8 @@ def execute(task: Assignment) -> str:
         context.progress_path.unlink(missing_ok=True)
         held.check()
         store.publish(stage, _record(task, context, started=started))
+        # Only now is what a rerun would have needed of no use.
+        shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     return "made"
 
 
@@ -64,16 +71,25 @@ def _finished_since(task: Assignment, asked_at: float) -> bool:
 
 def _clear_the_way(task: Assignment, directory: Path) -> None:
     """Move away what a finished stage left that is corrupt or to be made anew; unfinished work is continued."""
-    if not (directory / SUCCESS).exists():
-        return
-    kept = {path.name for path in directory.iterdir() if path.name.startswith(".lease")}
-    discarded = task.store.root / ".discarded" / f"{task.stage.name}-{directory.name}-{time.time_ns()}"
-    discarded.mkdir(parents=True)
-    # `_SUCCESS` goes first: from then on a kill leaves an unfinished stage, never a wrong one.
-    os.replace(directory / SUCCESS, discarded / SUCCESS)
-    for path in directory.iterdir():
-        if path.name not in kept:
-            os.replace(path, discarded / path.name)
+    basis = _basis(task)
+    begun = directory / BASIS
+    finished = (directory / SUCCESS).exists()
+    if finished or task.forced or (begun.exists() and begun.read_text() != basis):
+        discarded = task.store.root / ".discarded" / f"{task.stage.name}-{directory.name}-{time.time_ns()}"
+        discarded.mkdir(parents=True)
+        # `_SUCCESS` goes last: a kill in between leaves a stage that is found to be corrupt and cleared again.
+        for path in sorted(directory.iterdir(), key=lambda path: path.name == SUCCESS):
+            if not path.name.startswith((".lease", LOG)):
+                os.replace(path, discarded / path.name)
+    replace_text(begun, basis)
+
+
+def _basis(task: Assignment) -> str:
+    """Return what unfinished work stands on beside the fingerprint: the content of the inputs, and the precision."""
+    digest = hashlib.sha256(task.resources.dtype.encode())
+    for stage in task.stage.inputs:
+        digest.update((task.store.directory(stage) / SUCCESS).read_bytes())
+    return digest.hexdigest()
 
 
 def _record(task: Assignment, context: Context, *, started: float) -> dict[str, Any]:

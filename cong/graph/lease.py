@@ -9,6 +9,7 @@ with its process.
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -62,10 +63,14 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with self._guard:
-                if (_read(self._path) or {}).get("token") != self._token:
-                    return
-                self._write()
+            try:
+                with self._guard:
+                    if (_read(self._path) or {}).get("token") != self._token:
+                        return
+                    self._write()
+            except OSError as error:
+                # A full disk or a mount that is away for a minute must not cost the lease: the next beat tries again.
+                print(f"lease heartbeat: {error}", file=sys.stderr, flush=True)
 
     def _release(self) -> None:
         self._stop.set()
@@ -126,16 +131,33 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def this_process() -> dict[str, Any]:
     """Return what tells this process from every other: host, id and time of birth."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+    return {"host": _host(), "pid": os.getpid(), "born": _born(os.getpid())}
 
 
 def is_gone(current: dict[str, Any]) -> bool:
     """Tell whether a process, as `this_process` describes it, has ended; of another host nothing is known."""
-    if current["host"] != socket.gethostname():
+    if current["host"] != _host():
         return False
     try:
         # A process id is used again after a while; the time of birth tells the two apart.
-        process = psutil.Process(current["pid"])
-        return abs(process.create_time() - current["born"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        other = _born(current["pid"]) != current["born"]
+        return other or psutil.Process(current["pid"]).status() == psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return True
+
+
+def _host() -> str:
+    """Return what names this kernel and this space of process ids: two containers can share a host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _born(pid: int) -> float:
+    """Return when a process began: in clock ticks since the boot, which no change of the clock moves."""
+    path = Path(f"/proc/{pid}/stat")
+    if not Path("/proc/self/stat").exists():
+        return psutil.Process(pid).create_time()
+    return float(path.read_text().rpartition(")")[2].split()[19])

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cong.errors import UserError
-from cong.graph.execute import Assignment, execute, output_to, provenance
+from cong.graph.execute import LOG, Assignment, execute, output_to, provenance
 from cong.graph.plan import Plan
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 
 TICK = 1.0
-LOG = ".log.txt"
 _DEATHS = 2
 
 
@@ -45,11 +44,11 @@ class Observer(Protocol):
 
 
 class StageFailed(RuntimeError):
-    """At least one stage failed; `failures` names each with its error."""
+    """At least one stage failed; `failures` holds each with its error."""
 
-    def __init__(self, failures: dict[str, BaseException]) -> None:
+    def __init__(self, failures: list[tuple[Stage, BaseException]]) -> None:
         self.failures = failures
-        super().__init__("; ".join(f"{title}: {first_line(error)}" for title, error in failures.items()))
+        super().__init__("; ".join(f"{stage.title}: {first_line(error)}" for stage, error in failures))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,31 +75,41 @@ class _Schedule:
         self.waiting = list(plan.todo)
         self.running: dict[Future, Stage] = {}
         self.unfinished = {stage.fingerprint for stage in plan.todo}
-        self.failures: dict[str, BaseException] = {}
+        self.failures: list[tuple[Stage, BaseException]] = []
+        self.pool = ThreadPoolExecutor(max_workers=len(plan.todo)) if runner.resources.ray else None
 
     def run(self) -> None:
-        threads = 1 if not self.runner.resources.ray else len(self.waiting)
-        with ThreadPoolExecutor(max_workers=threads) as pool:
-            try:
-                while self.waiting or self.running:
-                    self._start_what_fits(pool)
-                    if not self.running:
-                        break
-                    self._collect()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        try:
+            while self.waiting or self.running:
+                self._start_what_fits()
+                if not self.running:
+                    break
+                self._collect()
+        finally:
+            # After an interrupt nobody waits for the running stages: they end with the connection to Ray.
+            if self.pool:
+                self.pool.shutdown(wait=False, cancel_futures=True)
         if self.failures:
             raise StageFailed(self.failures)
 
-    def _start_what_fits(self, pool: ThreadPoolExecutor) -> None:
+    def _start_what_fits(self) -> None:
         for stage in list(self.waiting):
             demand = stage.demand(self.runner.resources)
             ready = not any(item.fingerprint in self.unfinished for item in stage.inputs)
             if ready and demand.fits(self.free):
                 self.waiting.remove(stage)
                 self.free = _minus(self.free, demand)
-                self.running[pool.submit(self.call, self._assignment(stage))] = stage
+                self.running[self._submit(self._assignment(stage))] = stage
+
+    def _submit(self, task: Assignment) -> Future:
+        if self.pool:
+            return self.pool.submit(self.call, task)
+        future: Future = Future()
+        try:
+            future.set_result(self.call(task))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def _assignment(self, stage: Stage) -> Assignment:
         runs = [observer.started(stage) for observer in self.runner.observers]
@@ -128,7 +137,7 @@ class _Schedule:
         if error is None:
             self.unfinished.discard(stage.fingerprint)
         else:
-            self.failures[stage.title] = error
+            self.failures.append((stage, error))
 
 
 @contextlib.contextmanager

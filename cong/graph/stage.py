@@ -23,6 +23,8 @@ from cong.graph import fingerprint as fp
 from cong.graph.journal import append_metrics, write_progress
 from cong.graph.resources import Demand, Resources
 
+SCRATCH = ".scratch"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
@@ -37,6 +39,13 @@ class Context:
     def path(self, stage: "Stage") -> Path:
         """Return the directory of a finished input."""
         return self.locate(stage)
+
+    @property
+    def scratch(self) -> Path:
+        """Directory for unfinished work: it survives a kill, is no output, and goes when the stage is complete."""
+        path = self.out / SCRATCH
+        path.mkdir(exist_ok=True)
+        return path
 
     @property
     def metrics_path(self) -> Path:

@@ -31,6 +31,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._verified: set[tuple[str, int, int]] = set()
 
     def prepare(self) -> None:
         """Make the root and show that it can be written; raise `UserError` when it cannot."""
@@ -61,7 +62,27 @@ class Store:
             return f"{SUCCESS} cannot be read"
         if manifest.get("fingerprint") != stage.fingerprint:
             return f"{SUCCESS} is of another fingerprint"
-        return next(_faults(directory, manifest["files"]), None)
+        return next(self._faults(directory, manifest["files"]), None)
+
+    def _faults(self, directory: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
+        for name, seal in files.items():
+            path = directory / name
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                yield f"{name} is missing"
+                continue
+            if status.st_size != seal["size"]:
+                yield f"{name} has {status.st_size} bytes instead of {seal['size']}"
+            # As git's index does: a file of the same size and time is taken as unchanged, any other is read, once.
+            elif status.st_mtime_ns != seal["mtime_ns"]:
+                key = (str(path), status.st_mtime_ns, status.st_size)
+                if key in self._verified:
+                    continue
+                if _sha256(path) == seal["sha256"]:
+                    self._verified.add(key)
+                else:
+                    yield f"{name} was changed after the stage had finished"
 
     def record(self, stage: Stage) -> dict[str, Any]:
         """Return the record of a finished stage."""
@@ -88,20 +109,6 @@ def _outputs(directory: Path) -> list[Path]:
 def _seal(path: Path) -> dict[str, Any]:
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _sha256(path)}
-
-
-def _faults(directory: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
-    for name, seal in files.items():
-        try:
-            status = (directory / name).stat()
-        except FileNotFoundError:
-            yield f"{name} is missing"
-            continue
-        if status.st_size != seal["size"]:
-            yield f"{name} has {status.st_size} bytes instead of {seal['size']}"
-        # As git's index does: a file of the same size and time is taken as unchanged, any other is read.
-        elif status.st_mtime_ns != seal["mtime_ns"] and _sha256(directory / name) != seal["sha256"]:
-            yield f"{name} was changed after the stage had finished"
 
 
 def _sha256(path: Path) -> str:

@@ -28,7 +28,8 @@ def estimate(results: Iterable[Result], name: str) -> Estimate:
     interval over prompts, which does not hold the spread between seeds.
     """
     found = list(results)
-    if len(found) == 1:
+    if len(found) == 1 or len({result.values[name] for result in found}) == 1:
+        # One seed, or seeds that change nothing here: greedy decoding of one model.
         only = found[0].values
         return Estimate(mean=only[name], low=only[f"{name}_low"], high=only[f"{name}_high"], seeds=1)
     return over_seeds([float(result.values[name]) for result in found])

@@ -1,6 +1,5 @@
 """Stages that make the synthetic world's tokenizer and pretrained models."""
 
-import shutil
 from dataclasses import dataclass
 
 from cong.graph.journal import truncate_metrics
@@ -43,7 +42,6 @@ class Pretrain(Stage):
         return f"{self.family}-{self.size},seed={self.seed}"
 
     def run(self, ctx: Context) -> None:
-        state = ctx.out / "state"
         seen: list[int] = []
 
         def log(step: int, loss: float) -> None:
@@ -66,7 +64,6 @@ class Pretrain(Stage):
             learning_rate=self.learning_rate,
             seed=self.seed,
             log=log,
-            checkpoint_dir=state,
+            checkpoint_dir=ctx.scratch,
         )
-        shutil.rmtree(state, ignore_errors=True)
         ctx.summary(**results)
