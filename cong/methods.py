@@ -6,6 +6,7 @@
 A transition gives every method the same models, prompts and settings; methods that share a stage share its result.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +25,7 @@ from cong.generation import (
 from cong.graph.stage import Stage
 from cong.models import Model
 from cong.scales import Scale
-from cong.training import DPO, SFT
+from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, SimPO
 
 GREEDY = Sampling()
 
@@ -44,9 +45,18 @@ class Transition:
     @cached_property
     def weak_aligned(self) -> DPO:
         """pi_r^w: the weak model after DPO on its own candidates, best against worst (appendix C.2)."""
+        return DPO(model=self.weak, data=self.weak_pairs, seed=self.seed, **self.scale.alignment)
+
+    @cached_property
+    def weak_pairs(self) -> BestAgainstWorst:
+        """The weak model's own candidates, best against worst by the judge."""
         candidates = self.respond(self.weak, **self.scale.candidates)
-        pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=self.judge))
-        return DPO(model=self.weak, data=pairs, seed=self.seed, **self.scale.alignment)
+        return BestAgainstWorst(scored=Score(responses=candidates, judge=self.judge))
+
+    @property
+    def self_aligned(self) -> "Transition":
+        """The transition in which the strong model is the weak one: self-alignment."""
+        return dataclasses.replace(self, strong=self.weak)
 
     def respond(self, model: Model, **settings) -> Generate:
         """Plain responses of a model to the training prompts; greedy unless a sampling is given."""
@@ -111,6 +121,39 @@ def weak_sft_pre(t: Transition) -> SFT:
 def weak_sft_post(t: Transition) -> SFT:
     """Weak SFT (post): the strong model on responses of the post-alignment weak model."""
     return SFT(model=t.strong, data=t.respond(t.weak_aligned), seed=t.seed, **t.scale.weak_sft)
+
+
+def weak_teacher(t: Transition) -> DPO:
+    """WeakTeacher (Tao & Li, 2025): the weak pair's implicit reward labels the strong model's own candidates."""
+    candidates = t.respond(t.strong, **t.scale.candidates)
+    pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=t.implicit))
+    return DPO(model=t.strong, data=pairs, seed=t.seed, **t.scale.alignment)
+
+
+def aux_conf(t: Transition) -> AuxConf:
+    """AuxConf (Burns et al., 2024): Weak SFT (pre) with the auxiliary confidence loss."""
+    return AuxConf(model=t.strong, data=t.respond(t.weak), seed=t.seed, **t.scale.aux_conf)
+
+
+def wspo(t: Transition) -> WSPO:
+    """WSPO (Zhu et al., 2025): match the weak pair's log-ratio, on samples of the weak model (appendix C.2)."""
+    data = t.respond(t.weak, **t.scale.rejected)
+    return WSPO(model=t.strong, data=data, post=t.weak_aligned, pre=t.weak, seed=t.seed, **t.scale.wspo)
+
+
+def dpo(t: Transition) -> DPO:
+    """DPO of the weak model itself: what makes it pi_r."""
+    return t.weak_aligned
+
+
+def orpo(t: Transition) -> ORPO:
+    """ORPO (Hong et al., 2024) of the weak model on the pairs of its alignment."""
+    return ORPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.orpo)
+
+
+def simpo(t: Transition) -> SimPO:
+    """SimPO (Meng et al., 2024) of the weak model on the pairs of its alignment."""
+    return SimPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.simpo)
 
 
 def cong_s(t: Transition, *, alpha: float) -> SFT:

@@ -42,6 +42,10 @@ class Scale:
     contrastive: Settings
     weak_sft: Settings
     sft: Settings
+    orpo: Settings
+    simpo: Settings
+    aux_conf: Settings
+    wspo: Settings
     rejected: Settings
     dpo: Settings
     sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))
@@ -73,6 +77,10 @@ def _tiny() -> Scale:
         contrastive={"sampling": Sampling()},
         weak_sft={"learning_rate": 5e-4, "epochs": 2, **training},
         sft={"learning_rate": 5e-4, "epochs": 2, **training},
+        orpo={"weight": 0.5, "learning_rate": 1.5e-4, "epochs": 1, **training},
+        simpo={"beta": 2.0, "gamma": 0.5, "learning_rate": 1.5e-4, "epochs": 1, **training},
+        aux_conf={"learning_rate": 5e-4, "epochs": 2, **training},
+        wspo={"beta": 0.1, "learning_rate": 5e-4, "epochs": 1, **training},
         rejected={"sampling": diverse},
         dpo={"learning_rate": 5e-5, "epochs": 1, **training},
     )
@@ -129,6 +137,12 @@ def _paper() -> Scale:
         contrastive={"sampling": Sampling(repetition_penalty=1.2)},
         weak_sft={"learning_rate": 1e-5, "epochs": 1, **training},
         sft={"learning_rate": 1e-5, "epochs": 2, **training},
+        # The paper states the ranges that it searched (lambda; beta and gamma), not the learning rates of these two:
+        # those are the defaults of ORPO's and SimPO's own papers.
+        orpo={"weight": 0.5, "learning_rate": 8e-6, "epochs": 1, **training},
+        simpo={"beta": 2.0, "gamma": 1.0, "learning_rate": 1e-6, "epochs": 1, **training},
+        aux_conf={"learning_rate": 1e-5, "epochs": 1, **training},
+        wspo={"beta": 0.1, "learning_rate": 1e-5, "epochs": 1, **training},
         rejected={"sampling": diverse},
         dpo={"learning_rate": 6e-7, "epochs": 1, **training},
     )

@@ -3,7 +3,6 @@
 Writes `reference.parquet`: prompt_id, ref_chosen_logp, ref_rejected_logp (sums over response tokens, in nats).
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 REFERENCE = "reference.parquet"
-_PART = 1024
+PART = 1024
 """Rows of a part: a run that was killed continues at the parts that are missing."""
 
 
@@ -43,7 +42,7 @@ class ReferenceLogprobs(Stage):
             model=model_dir(ctx, self.model),
             pairs=ctx.path(self.data) / PAIRS,
             max_length=self.max_length,
-            parts=ctx.out / ".parts",
+            parts=ctx.scratch / "parts",
             progress=ctx.progress_path,
             resources=ctx.resources,
         )
@@ -51,7 +50,6 @@ class ReferenceLogprobs(Stage):
         launch(compute_reference, job, resources=ctx.resources, scratch=ctx.out / ".ray")
         rows = [row for path in sorted(job.parts.glob("*.parquet")) for row in read_rows(path)]
         write_rows(ctx.out / REFERENCE, rows)
-        shutil.rmtree(job.parts)
         ctx.summary(rows=len(rows))
 
 
@@ -76,16 +74,16 @@ def compute_reference(job: ReferenceJob) -> None:
 
     prepare_process(job.resources)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    rank, workers, device = _place(job.resources)
+    rank, workers, device = place(job.resources)
     rows = read_rows(job.pairs)
-    starts = range(0, len(rows), _PART)
+    starts = range(0, len(rows), PART)
     missing = [start for start in starts[rank::workers] if not _part(job, start).exists()]
     score = _scorer(job, tokenizer, device) if missing else None
     for done, start in enumerate(missing):
         assert score is not None
-        write_rows(_part(job, start), score(rows[start : start + _PART]))
+        write_rows(_part(job, start), score(rows[start : start + PART]))
         if rank == 0:
-            seen = min((len(starts) - len(missing) + done + 1) * _PART, len(rows))
+            seen = min((len(starts) - len(missing) + done + 1) * PART, len(rows))
             write_progress(job.progress, done=seen, total=len(rows), unit="pair")
 
 
@@ -93,7 +91,7 @@ def _part(job: ReferenceJob, start: int) -> Path:
     return job.parts / f"{start:010d}.parquet"
 
 
-def _place(resources: Resources) -> tuple[int, int, str]:
+def place(resources: Resources) -> tuple[int, int, str]:
     """Return this process's rank, the number of processes, and its device."""
     if not resources.distributed_training:
         return 0, 1, resources.device

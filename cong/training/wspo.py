@@ -26,7 +26,7 @@ from cong.models import Model, check_model, check_same_tokenizer, describe, mode
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.launch import launch
-from cong.training.reference import _PART, _place
+from cong.training.reference import PART, place
 from cong.training.rows import TokenRows, completion_rows
 
 if TYPE_CHECKING:
@@ -237,16 +237,16 @@ def compute_logprobs(job: LogprobJob) -> None:
     from cong.training.loop import prepare_process
 
     prepare_process(job.resources)
-    rank, workers, device = _place(job.resources)
+    rank, workers, device = place(job.resources)
     rows = read_rows(job.responses)
-    paths = {start: job.parts / f"{start:010d}.parquet" for start in range(0, len(rows), _PART)}
+    paths = {start: job.parts / f"{start:010d}.parquet" for start in range(0, len(rows), PART)}
     missing = [start for start in list(paths)[rank::workers] if not paths[start].exists()]
     score = _scorer(job, device) if missing else None
     for done, start in enumerate(missing):
         assert score is not None
-        write_rows(paths[start], score(rows[start : start + _PART]))
+        write_rows(paths[start], score(rows[start : start + PART]))
         if rank == 0:
-            seen = min((len(paths) - len(missing) + done + 1) * _PART, len(rows))
+            seen = min((len(paths) - len(missing) + done + 1) * PART, len(rows))
             write_progress(job.progress, done=seen, total=len(rows), unit="row")
 
 
