@@ -88,6 +88,7 @@ def mirror(repo: str) -> Path | None:
     return path
 
 
+@functools.cache
 def check_hub(repo: str, revision: str, *, kind: str = "model") -> None:
     """Raise `UserError` when a hub name can be had neither from the mirror, nor from the cache, nor from the hub."""
     if mirror(repo) is not None:

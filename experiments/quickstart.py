@@ -7,9 +7,11 @@ At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by Ar
 
     cong run experiments/quickstart.py                               one seed
     cong run experiments/quickstart.py --set seeds=0,1,2             three seeds, with intervals over them
+    cong run experiments/quickstart.py --set sft_learning_rate=2e-4 --set sft_epochs=1    a gentler Stage I
     cong plan experiments/quickstart.py --scale paper --profile l40x4
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 from cong import methods
@@ -31,7 +33,12 @@ def cells(
     alphas: tuple[float, ...] = ALPHAS,
     weak: str = "3B",
     strong: str = "7B",
+    sft_learning_rate: float | None = None,
+    sft_epochs: int | None = None,
 ) -> list[Cell]:
+    stage_one = {"learning_rate": sft_learning_rate, "epochs": sft_epochs}
+    chosen = {name: value for name, value in stage_one.items() if value is not None}
+    scale = dataclasses.replace(scale, sft=scale.sft | chosen)
     found = []
     alpha = scale.alpha["qwen"] if alpha is None else alpha
     for seed in seeds:
