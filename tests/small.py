@@ -42,8 +42,12 @@ def small_model(family: str, size: str, seed: int, *, steps: int = 60) -> Pretra
     )
 
 
-def cells(given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, steps: int = 60) -> list[Cell]:
+def cells(
+    given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, steps: int = 60, weak: bool = False
+) -> list[Cell]:
     t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, steps=steps))
+    if weak:
+        return [Cell(stage=t.weak_aligned, axes={"method": "weak alignment"})]
     rows = {
         "Base": methods.base(t),
         "Weak SFT (pre)": methods.weak_sft_pre(t),

@@ -166,3 +166,22 @@ def test_an_unreachable_tracker_is_one_clear_line(tmp_path):
     assert done.returncode == 2
     assert "MLflow at http://127.0.0.1:1 does not answer" in done.stderr.splitlines()[-1]
     assert "hunter2" not in done.stderr + done.stdout
+
+
+def test_the_doctor_looks_at_everything_and_names_what_to_do(tmp_path):
+    done = cong("doctor", "--store", str(tmp_path), HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stdout
+    for name in ("python", "torch", "ray", "devices", "store", "tracking", "cluster"):
+        assert f"ok    {name}" in done.stdout
+    assert "note  hub" in done.stdout
+    assert "CONG_MIRROR" in done.stdout
+
+
+def test_the_status_lists_finished_and_unfinished_stages(small_run, tmp_path):
+    (small_run.store.root / "SFT" / "lr=1-00000000").mkdir()
+    done = cong("status", "--store", str(small_run.store.root))
+    (small_run.store.root / "SFT" / "lr=1-00000000").rmdir()
+    assert done.returncode == 0
+    assert "unfinished SFT/lr=1-00000000" in done.stdout
+    assert "finished   Pretrain/qwen-1.5B,seed=0-" in done.stdout
+    assert done.stdout.strip().endswith("1 unfinished")

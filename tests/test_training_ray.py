@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,16 +13,7 @@ from test_training_tiny import dpo, losses, run, sft, summary
 ZERO3 = {"train_workers": 2, "deepspeed": "zero3", "micro_batch": 2}
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_of_two_cpus")
 def test_sft_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_path: Path) -> None:
     stage = sft(tmp_path, rows=30, epochs=2)
     plain, sharded = run(stage, tmp_path / "plain"), run(stage, tmp_path / "zero3", **ZERO3)
@@ -33,7 +23,7 @@ def test_sft_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_of_two_cpus")
 def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_path: Path) -> None:
     stage = dpo(tmp_path, rows=30, epochs=2)
     plain, sharded = run(stage, tmp_path / "plain"), run(stage, tmp_path / "zero3", **ZERO3)
@@ -41,7 +31,7 @@ def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_of_two_cpus")
 def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(tmp_path: Path) -> None:
     stage = sft(tmp_path, rows=40, epochs=4)
     undisturbed = run(stage, tmp_path / "plain")
