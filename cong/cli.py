@@ -93,8 +93,10 @@ def status(store: StoreDir = Path("runs")) -> None:
 
 @app.command()
 def decode(
-    post: Annotated[Path, typer.Option(help="Checkpoint after alignment, pi_r.")],
-    prompts: Annotated[Path, typer.Option(help="Prompts: .jsonl or .parquet with prompt or messages.")],
+    post: Annotated[Path, typer.Option(help="Checkpoint after alignment, pi_r; or its LoRA adapter on --pre.")],
+    prompts: Annotated[
+        str, typer.Option(help=".jsonl or .parquet with prompt or messages, or a dataset OWNER/NAME@COMMIT:SPLIT.")
+    ],
     output: Annotated[Path, typer.Option(help="Parquet file of responses.")],
     pre: Annotated[
         Path | None, typer.Option(help="Checkpoint before alignment, pi_ref; without it plain decoding.")
@@ -106,6 +108,7 @@ def decode(
     scores: Annotated[str, typer.Option(help="formula, or official for the published code's scores.")] = "formula",
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     seed: int = 0,
     profile: Profile = "laptop",
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default is the profile's.")] = None,
@@ -117,6 +120,7 @@ def decode(
 ) -> None:
     """Decode a file of prompts contrastively, without any experiment. Run it again to resume."""
     from cong.generation.files import FileJob, decode_file
+    from cong.generation.inputs import parse_source
     from cong.graph.resources import load_profile
 
     chosen = {
@@ -130,6 +134,7 @@ def decode(
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
+        "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "pruning_threshold": pruning_threshold,
         "scores": scores,
@@ -137,7 +142,7 @@ def decode(
     job = FileJob(
         post=post,
         pre=pre,
-        prompts=prompts,
+        prompts=parse_source(prompts),
         output=output,
         alphas=_alphas(alpha),
         settings=settings,

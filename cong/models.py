@@ -35,11 +35,16 @@ class LocalModel:
         path = Path(self.path).expanduser()
         if not path.is_dir():
             raise UserError(f"missing checkpoint: {self.path} is not a directory")
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not self.is_adapter:
             raise UserError(f"missing checkpoint: {self.path} holds no config.json")
         if not any(path.glob("*.safetensors")):
             raise UserError(f"missing checkpoint: {self.path} holds no .safetensors weights")
         return path
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the directory holds a LoRA adapter, which is the aligned model of a pair with its base."""
+        return (Path(self.path).expanduser() / "adapter_config.json").is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +118,22 @@ def _check_online(repo: str, revision: str, kind: str) -> None:
         ) from error
 
 
-def check_model(model: Model) -> None:
-    """Raise `UserError` when a model that no stage makes cannot be had."""
+def check_model(model: Model, *, adapter: bool = False) -> None:
+    """Raise `UserError` when a model that no stage makes cannot be had, or is an `adapter` where none can be used."""
     if isinstance(model, LocalModel):
-        model.checked_path()
+        path = model.checked_path()
+        if model.is_adapter:
+            _check_adapter(path, allowed=adapter)
     elif isinstance(model, HubModel):
         check_hub(model.repo, model.revision)
+
+
+def _check_adapter(path: Path, *, allowed: bool) -> None:
+    if not allowed:
+        raise UserError(f"{path} is an adapter: it can only be the aligned model of a weak pair, beside its base")
+    kind = json.loads((path / "adapter_config.json").read_text()).get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"{path} is an adapter of type {kind!r}; only LORA can share the weights of its base")
 
 
 def root_model(model: Model) -> Model:

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 import small
+import torch
+from peft import LoraConfig, get_peft_model
 
 from cong.data import read_rows, write_rows
+from cong.decoding import load_model
 from cong.errors import UserError
 from cong.generation.files import COLUMNS, FileJob, decode_file
+from cong.generation.inputs import HubSplit, parse_source
 from cong.graph.resources import Resources
 from cong.synthetic.world import make_prompts
 
 ENGINE = {
     "max_new_tokens": 24, "temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.2,
-    "pruning_threshold": 0.1, "scores": "formula",
+    "min_p": 0.0, "pruning_threshold": 0.1, "scores": "formula",
 }  # fmt: skip
 INLINE = Resources(name="inline", ray=False, actors=0, slots=4)
 
@@ -32,7 +36,7 @@ def pair(small_run) -> dict[str, Path]:
     }
 
 
-def job(pair: dict[str, Path], prompts: Path, output: Path, **changes) -> FileJob:
+def job(pair: dict, prompts: Path | HubSplit, output: Path, **changes) -> FileJob:
     settings = {"alphas": (0.5,), "settings": ENGINE, "seed": 0, "resources": INLINE}
     return FileJob(**pair, prompts=prompts, output=output, **settings | changes)
 
@@ -121,6 +125,66 @@ def test_another_decoding_is_not_continued_by_mistake(pair, tmp_path):
     (work / "decoding.json").write_text(json.dumps({"fingerprint": "another"}))
     with pytest.raises(UserError, match="holds a decoding with other settings"):
         decode_file(job(pair, prompts, tmp_path / "out.parquet"))
+
+
+def test_a_pinned_dataset_gives_the_same_as_a_file_of_its_prompts(pair, tmp_path, monkeypatch):
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 4)
+    mirrored = tmp_path / "mirror" / "owner" / "name"
+    mirrored.mkdir(parents=True)
+    rows = [json.loads(line) | {"score": 1.0} for line in prompts.read_text().splitlines()]
+    write_rows(mirrored / "test.parquet", rows)
+    monkeypatch.setenv("CONG_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    source = parse_source(f"owner/name@{'a' * 40}:test")
+    assert source == HubSplit(repo="owner/name", revision="a" * 40, split="test")
+    assert decode_file(job(pair, source, tmp_path / "hub.parquet")) == (4, 0)
+    decode_file(job(pair, prompts, tmp_path / "file.parquet"))
+    assert read_rows(tmp_path / "hub.parquet") == read_rows(tmp_path / "file.parquet")
+    with pytest.raises(UserError, match=r"owner/name:other cannot be read"):
+        decode_file(job(pair, HubSplit(repo="owner/name", revision="a" * 40, split="other"), tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("owner/name", "a .jsonl or .parquet file, or a dataset OWNER/NAME@COMMIT:SPLIT"),
+        ("owner/name@main:test", "its commit with 40 hexadecimal digits"),
+        (f"owner/name@{'a' * 40}", "OWNER/NAME@COMMIT:SPLIT, its commit"),
+        ("prompts.csv", "a .jsonl or .parquet file"),
+    ],
+)
+def test_a_source_of_prompts_that_is_not_pinned_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_source(text)
+
+
+def test_an_adapter_is_decoded_beside_its_base_and_refused_alone(pair, tmp_path):
+    base = load_model(pair["pre"], dtype="float32", device="cpu")
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
+    given = {"post": tmp_path / "adapter", "pre": pair["pre"]}
+    assert decode_file(job(given, prompts, tmp_path / "out.parquet")) == (3, 0)
+    assert any(abs(row["implicit_reward"]) > 0.1 for row in read_rows(tmp_path / "out.parquet"))
+    with pytest.raises(UserError, match="can only be the aligned model of a weak pair"):
+        decode_file(job({**given, "pre": None}, prompts, tmp_path / "alone.parquet"))
+    with pytest.raises(UserError, match="can only be the aligned model of a weak pair"):
+        decode_file(job({"post": pair["post"], "pre": tmp_path / "adapter"}, prompts, tmp_path / "other.parquet"))
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "PROMPT_TUNING"}))
+    with pytest.raises(UserError, match=r"type 'PROMPT_TUNING'; only LORA"):
+        decode_file(job(given, prompts, tmp_path / "kind.parquet"))
+
+
+def test_min_p_of_one_samples_what_greedy_decoding_takes(pair, tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 6)
+    sampled = ENGINE | {"temperature": 1.0}
+    for name, settings in (("greedy", ENGINE), ("sampled", sampled), ("min_p", sampled | {"min_p": 1.0})):
+        decode_file(job(pair, prompts, tmp_path / f"{name}.parquet", settings=settings))
+    greedy, sampled, min_p = (
+        [row["response"] for row in read_rows(tmp_path / f"{name}.parquet")] for name in ("greedy", "sampled", "min_p")
+    )
+    assert min_p == greedy != sampled
 
 
 def test_a_killed_decoding_goes_on_and_gives_the_same(pair, tmp_path):

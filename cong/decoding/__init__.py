@@ -2,7 +2,7 @@
 
 A slot engine for speed, a reference backend on `generate`, the score F, and log-probabilities of given responses:
 
-    post, pre = (load_model(path, dtype="bfloat16", device="cuda") for path in (post_path, pre_path))
+    post, pre = load_pair(post=post_path, pre=pre_path, dtype="bfloat16", device="cuda")
     engine = SlotEngine(post=post, pre=pre, tokenizer=tokenizer, decoding=Decoding(max_new_tokens=512))
     for completion in engine.decode([Request(row_id="p0", prompt_token_ids=ids, alpha=0.5)]):
         print(tokenizer.decode(completion.token_ids), completion.logprob_post - completion.logprob_pre)
@@ -10,6 +10,7 @@ A slot engine for speed, a reference backend on `generate`, the score F, and log
 
 from cong.decoding.generate import ContrastivePair, GenerateEngine
 from cong.decoding.logprobs import teacher_forced_logprobs
+from cong.decoding.lora import load_pair
 from cong.decoding.models import check_pair, load_model
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.slots import SlotEngine
@@ -25,6 +26,7 @@ __all__ = [
     "check_pair",
     "contrastive_scores",
     "load_model",
+    "load_pair",
     "log_probs",
     "teacher_forced_logprobs",
 ]

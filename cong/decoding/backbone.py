@@ -9,9 +9,6 @@ from transformers import PreTrainedModel
 from cong.decoding.attention import grouped_attention
 from cong.decoding.cache import SlotCache, attention_masks
 
-# Padded tokens of one prefill pass: bounds its memory, and is enough to keep a device busy.
-PREFILL_TOKENS = 16384
-
 
 @dataclass
 class Backbone:
@@ -20,9 +17,12 @@ class Backbone:
     model: PreTrainedModel
     cache: SlotCache = field(repr=False)
 
-    def prefill(self, tokens_PL: Tensor, slots_P: Tensor) -> None:
-        self.cache.begin_prefill(slots_P)
-        self.model.base_model(input_ids=tokens_PL, past_key_values=self.cache, use_cache=True)
+    def prefill(self, tokens_PL: Tensor, slots_P: Tensor, *, chunk: int) -> None:
+        """Write prompts into slots, at most `chunk` columns per pass."""
+        for start in range(0, tokens_PL.shape[1], chunk):
+            tokens_PC = tokens_PL[:, start : start + chunk]
+            self.cache.begin_prefill(slots_P, start=start)
+            self.model.base_model(input_ids=tokens_PC, past_key_values=self.cache, use_cache=True)
 
     def step(self, token_B: Tensor, *, rows_B: Tensor, position_B: Tensor, used: int) -> Tensor:
         """Logits (B, V) after one more token per row."""
@@ -39,12 +39,16 @@ class Backbone:
         return output.logits[:, -1]
 
 
-def prefill_groups(fresh: list[tuple[int, tuple[int, ...]]]) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
-    """Groups of (slot, prompt), shortest first, that waste little on padding and stay below PREFILL_TOKENS."""
-    group: list[tuple[int, tuple[int, ...]]] = []
+Prompt = tuple[int, tuple[int, ...]]
+"""A slot and the tokens that its cache is to start with."""
+
+
+def prefill_groups(fresh: list[Prompt], *, most_tokens: int) -> Iterator[list[Prompt]]:
+    """Groups of prompts, shortest first, that waste little on padding; a pass has `most_tokens` or one prompt."""
+    group: list[Prompt] = []
     for slot, prefix in sorted(fresh, key=lambda item: len(item[1])):
         too_long = group and len(prefix) > 16 + 1.5 * len(group[0][1])
-        if group and (too_long or (len(group) + 1) * len(prefix) > PREFILL_TOKENS):
+        if group and (too_long or (len(group) + 1) * len(prefix) > most_tokens):
             yield group
             group = []
         group.append((slot, prefix))

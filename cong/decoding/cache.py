@@ -21,6 +21,7 @@ class SlotLayer(CacheLayerMixin):
         super().__init__()
         self.slots, self.capacity = slots, capacity
         self.target_P: Tensor | None = None
+        self.start = 0
         self.rows_B: Tensor | None = None
         self.position_B: Tensor | None = None
         self.used = 0
@@ -36,10 +37,13 @@ class SlotLayer(CacheLayerMixin):
         assert self.keys is not None
         assert self.values is not None
         if self.target_P is not None:
-            length = key_states.shape[2]
-            self.keys[:, :, :length].index_copy_(0, self.target_P, key_states)
-            self.values[:, :, :length].index_copy_(0, self.target_P, value_states)
-            return key_states, value_states
+            end = self.start + key_states.shape[2]
+            self.keys[:, :, self.start : end].index_copy_(0, self.target_P, key_states)
+            self.values[:, :, self.start : end].index_copy_(0, self.target_P, value_states)
+            if self.start == 0:
+                return key_states, value_states
+            prompts = [states[:, :, :end].index_select(0, self.target_P) for states in (self.keys, self.values)]
+            return prompts[0], prompts[1]
         assert self.rows_B is not None
         assert self.position_B is not None
         rows = len(self.rows_B)
@@ -60,11 +64,11 @@ class SlotLayer(CacheLayerMixin):
             self.keys, self.values = self._enlarged(self.keys), self._enlarged(self.values)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return query_length, 0
+        return self.start + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Zero: only a prefill, which starts at position 0, asks; a decoding step brings positions and masks."""
-        return 0
+        """Where a prefill goes on; a decoding step brings positions and masks and does not ask."""
+        return self.start
 
     def get_max_length(self) -> int:
         return self.capacity
@@ -87,15 +91,16 @@ class SlotCache(Cache):
         self.capacity, self.limit = capacity, limit
         super().__init__(layers=list(self.slot_layers))
 
-    def begin_prefill(self, target_P: Tensor) -> None:
-        """The next forward pass writes P prompts into the slots `target_P`."""
+    def begin_prefill(self, target_P: Tensor, *, start: int = 0) -> None:
+        """The next forward pass writes P prompts into the slots `target_P`, from column `start` on."""
         for layer in self.slot_layers:
-            layer.target_P = target_P
+            layer.target_P, layer.start = target_P, start
 
     def begin_step(self, *, rows_B: Tensor, position_B: Tensor, used: int) -> None:
         """The next forward pass writes one token per row `rows_B` (0..B-1) and reads the first `used` columns."""
         for layer in self.slot_layers:
-            layer.target_P, layer.rows_B, layer.position_B, layer.used = None, rows_B, position_B, used
+            layer.target_P, layer.start = None, 0
+            layer.rows_B, layer.position_B, layer.used = rows_B, position_B, used
 
     def copy_rows(self, source_P: Tensor, target_P: Tensor, *, length: int) -> None:
         """Copy the first `length` columns of slots to other slots."""

@@ -3,8 +3,9 @@
 A slot-step is one row of one decoding step; refilling is good when most of them are useful.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from cong.decoding.types import Request
 
@@ -20,6 +21,7 @@ class SlotStats:
     queued_useful_slot_steps: int = 0
     prefilled_tokens: int = 0
     shared_prefills: int = 0
+    back_offs: int = 0  # how often memory ran out
 
     def count(self, *, steps: int, rows: int, slots: int, useful: int, queued: bool) -> None:
         self.steps += steps
@@ -51,8 +53,14 @@ class Queue:
 
     source: Iterator[Request]
     exhausted: bool = False
+    returned: deque[Request] = field(default_factory=deque)
 
     def take(self) -> Request | None:
-        request = next(self.source, None)
+        request = self.returned.popleft() if self.returned else next(self.source, None)
         self.exhausted = request is None
         return request
+
+    def put_back(self, requests: Iterable[Request]) -> None:
+        """Requests that will have to start again."""
+        self.returned.extend(requests)
+        self.exhausted = False

@@ -17,11 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cong.decoding.backbone import Backbone, prefill_groups
 from cong.decoding.cache import SlotCache
-from cong.decoding.choose import choose_tokens, penalize_repetition
+from cong.decoding.graphs import GraphedSteps, capture_cuda_graph
 from cong.decoding.models import check_decodable, common_max_context, common_vocab_size, stop_token_ids
 from cong.decoding.rows import Queue, Row, SlotStats
-from cong.decoding.score import contrastive_scores, log_probs
+from cong.decoding.sizing import default_slots
 from cong.decoding.state import SlotState
+from cong.decoding.step import Step
 from cong.decoding.stopping import StopStrings
 from cong.decoding.types import (
     Completion,
@@ -33,12 +34,17 @@ from cong.decoding.types import (
     token_limit,
 )
 
+FEWEST_PREFILL_TOKENS = 256
+
 
 class SlotEngine:
     """Decodes a stream of requests with one model, or contrastively with a pair (`pre` given).
 
-    `steps_per_sync` is how many steps pass between two looks of the host at the finished flags: 1 wastes no step,
-    more hides the latency of a device. It changes speed only, never the text.
+    `slots` is how many rows advance together; without it the free memory of the device decides. `prefill_tokens`
+    bounds the padded tokens of one prefill pass; a longer prompt takes several. `steps_per_sync` is how many steps
+    pass between two looks of the host at the finished flags: 1 wastes no step, more hides the latency of a device.
+    `cuda_graphs` replays captured steps. When memory runs out, slots and passes are halved and the rows that were not
+    finished start again. None of this changes the text, but for the rounding of bfloat16 on a GPU.
     """
 
     def __init__(
@@ -48,12 +54,16 @@ class SlotEngine:
         pre: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None,
         decoding: Decoding,
-        slots: int = 64,
+        slots: int | None = None,
         max_context: int | None = None,
+        prefill_tokens: int = 16384,
         steps_per_sync: int | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
-        if slots < 1:
+        if slots is not None and slots < 1:
             raise ValueError(f"slots is {slots}; it must be at least 1")
+        if prefill_tokens < 1:
+            raise ValueError(f"prefill_tokens is {prefill_tokens}; it must be at least 1")
         models = [post] if pre is None else [post, pre]
         configs = [model.config for model in models]
         longest = common_max_context(*configs)
@@ -62,22 +72,17 @@ class SlotEngine:
         self.max_context = max_context or longest
         for model in models:
             check_decodable(model, max_context=self.max_context)
-        self.decoding, self.slots, self.pair = decoding, slots, pre is not None
+        self.decoding, self.pair, self._models = decoding, pre is not None, models
         self.vocab_size = common_vocab_size(*configs)
         self.stop_token_ids = stop_token_ids(post, tokenizer)
         self.device = post.device
+        if cuda_graphs and self.device.type != "cuda":
+            raise ValueError(f"cuda_graphs is set, but the model lies on {self.device}")
+        self.prefill_tokens, self.cuda_graphs = prefill_tokens, cuda_graphs
         self.steps_per_sync = steps_per_sync or (1 if self.device.type == "cpu" else 8)
-        self.refill_at = max(1, slots // 16)
         self.stats = SlotStats()
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
-        self._backbones = [Backbone(model, self._new_cache(model)) for model in models]
-        self._state = SlotState(
-            slots=slots,
-            vocab_size=self.vocab_size,
-            decoding=decoding,
-            stop_token_ids=self.stop_token_ids,
-            device=self.device,
-        )
+        self._allocate(slots or default_slots(models, decoding=decoding, max_context=self.max_context))
         self._rows: dict[int, Row] = {}
         self._prompts: dict[int, tuple[int, ...]] = {}  # whose prefill a slot's cache starts with
 
@@ -89,32 +94,80 @@ class SlotEngine:
         self._state.active_S.zero_()
         queue = Queue(iter(requests))
         while True:
-            yield from self._refill(queue)
-            if not self._rows:
+            admitted, refused = self._take(queue)
+            yield from refused
+            if not self._rows and not admitted:
                 return
+            finished = self._round(admitted, queue)
+            if finished is None:
+                self._back_off(queue)
+            else:
+                yield from finished
+
+    def _round(self, admitted: Sequence[tuple[int, Request]], queue: Queue) -> list[Completion] | None:
+        """Admit requests, advance all rows, and return what has ended; None when memory ran out on the way."""
+        try:
+            if admitted:
+                self._admit(admitted)
             if queue.exhausted:
                 self._compact()
             self._advance(queued=not queue.exhausted)
-            yield from self._collect()
+            return self._collect()
+        except torch.OutOfMemoryError:
+            if self.slots == 1 and self.prefill_tokens <= FEWEST_PREFILL_TOKENS:
+                raise
+            return None
+
+    def _back_off(self, queue: Queue) -> None:
+        """Go on with half the slots; a row that starts again draws the same numbers, so its text is the same."""
+        queue.put_back(row.request for row in self._rows.values())
+        self._rows.clear()
+        self._prompts.clear()
+        self.stats.back_offs += 1
+        self.prefill_tokens = max(self.prefill_tokens // 2, min(FEWEST_PREFILL_TOKENS, self.prefill_tokens))
+        self._allocate(max(1, self.slots // 2))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _allocate(self, slots: int) -> None:
+        """Caches (which take memory with their first prompts) and the state of so many rows."""
+        self.slots, self.refill_at = slots, max(1, slots // 16)
+        self._backbones = [Backbone(model, self._new_cache(model)) for model in self._models]
+        self._state = SlotState(
+            slots=slots,
+            vocab_size=self.vocab_size,
+            decoding=self.decoding,
+            stop_token_ids=self.stop_token_ids,
+            device=self.device,
+        )
+        self._step = Step(
+            backbones=self._backbones, state=self._state, decoding=self.decoding, vocab_size=self.vocab_size
+        )
+        self._graphs = None
+        if self.cuda_graphs:
+            self._graphs = GraphedSteps(self._step, slots=slots, capture=capture_cuda_graph)
 
     def _new_cache(self, model: PreTrainedModel) -> SlotCache:
         layers = model.config.get_text_config().num_hidden_layers
         return SlotCache(layers=layers, slots=self.slots, capacity=min(64, self.max_context), limit=self.max_context)
 
-    def _refill(self, queue: Queue) -> Iterator[Completion]:
-        """Fill the free slots. A few at a time share one prefill pass, which costs fewer slot-steps than it saves."""
+    def _take(self, queue: Queue) -> tuple[list[tuple[int, Request]], list[Completion]]:
+        """Requests for the free slots, and the answers to those that cannot be decoded.
+
+        A few requests at a time share one prefill pass, which costs fewer slot-steps than it saves.
+        """
+        admitted: list[tuple[int, Request]] = []
+        refused: list[Completion] = []
         free = [slot for slot in range(self.slots) if slot not in self._rows]
         if queue.exhausted or (self._rows and len(free) < self.refill_at):
-            return
-        admitted: list[tuple[int, Request]] = []
+            return admitted, refused
         while len(admitted) < len(free) and (request := queue.take()) is not None:
             error = self._error(request)
             if error is None:
                 admitted.append((free[len(admitted)], request))
             else:
-                yield error_completion(request, error)
-        if admitted:
-            self._admit(admitted)
+                refused.append(error_completion(request, error))
+        return admitted, refused
 
     def _error(self, request: Request) -> str | None:
         return request_error(
@@ -129,15 +182,16 @@ class SlotEngine:
     def _admit(self, admitted: Sequence[tuple[int, Request]]) -> None:
         """Prefill the prompts that no slot holds yet, copy the others, and start the rows."""
         limits = [token_limit(r, decoding=self.decoding, max_context=self.max_context) for _, r in admitted]
+        for (slot, request), limit in zip(admitted, limits, strict=True):
+            self._prompts.pop(slot, None)
+            self._rows[slot] = Row(request=request, limit=limit)
         longest = max(len(r.prompt_token_ids) + limit for (_, r), limit in zip(admitted, limits, strict=True))
         for backbone in self._backbones:
             backbone.cache.reserve(longest)
-        for slot, _ in admitted:
-            self._prompts.pop(slot, None)
         holders = {prompt: slot for slot, prompt in self._prompts.items()}
         fresh: list[tuple[int, tuple[int, ...]]] = []
         copies: list[tuple[int, int]] = []
-        for (slot, request), limit in zip(admitted, limits, strict=True):
+        for slot, request in admitted:
             prefix = request.prompt_token_ids[:-1]
             if prefix in holders:
                 copies.append((holders[prefix], slot))
@@ -145,20 +199,19 @@ class SlotEngine:
                 fresh.append((slot, prefix))
                 holders[prefix] = slot
             self._prompts[slot] = prefix
-            self._rows[slot] = Row(request=request, limit=limit)
         self._prefill(fresh)
         self._share(copies)
         self._state.admit([slot for slot, _ in admitted], [request for _, request in admitted], limits)
 
     def _prefill(self, fresh: list[tuple[int, tuple[int, ...]]]) -> None:
-        for group in prefill_groups(fresh):
+        for group in prefill_groups(fresh, most_tokens=self.prefill_tokens):
             longest = len(group[-1][1])
             # Padding on the right: causal attention hides it, and the row's own tokens overwrite it later.
             padded = [prefix + (0,) * (longest - len(prefix)) for _, prefix in group]
             tokens_PL = torch.tensor(padded, device=self.device)
             slots_P = torch.tensor([slot for slot, _ in group], device=self.device)
             for backbone in self._backbones:
-                backbone.prefill(tokens_PL, slots_P)
+                backbone.prefill(tokens_PL, slots_P, chunk=self.prefill_tokens)
             self.stats.prefilled_tokens += sum(len(prefix) for _, prefix in group)
 
     def _share(self, copies: list[tuple[int, int]]) -> None:
@@ -194,9 +247,13 @@ class SlotEngine:
         steps = min(self.steps_per_sync, max(row.limit - row.generated for row in self._rows.values()))
         rows = max(self._rows) + 1
         used = max(row.cached for row in self._rows.values())
+        capacity = self._backbones[0].cache.capacity
         for _ in range(steps):
-            used = min(used + 1, self._backbones[0].cache.capacity)
-            self._step(rows=rows, used=used)
+            used = min(used + 1, capacity)
+            if self._graphs is None:
+                self._step(rows=rows, used=used)
+            else:
+                self._graphs(rows=rows, used=used, capacity=capacity)
         generated = self._state.generated_S[:rows].tolist()
         useful = 0
         for slot, row in self._rows.items():
@@ -204,51 +261,12 @@ class SlotEngine:
             row.generated = generated[slot]
         self.stats.count(steps=steps, rows=rows, slots=self.slots, useful=useful, queued=queued)
 
-    def _step(self, *, rows: int, used: int) -> None:
-        """One token for the first `rows` slots; `used` columns of the cache hold every row's tokens."""
-        state = self._state
-        logits = [
-            backbone.step(
-                state.token_S[:rows],
-                rows_B=state.index_S[:rows],
-                position_B=state.length_S[:rows],
-                used=used,
-            )
-            for backbone in self._backbones
-        ]
-        # Normalised over each model's own vocabulary, then cut to the ids that both have.
-        logprobs = [log_probs(logits_BV)[:, : self.vocab_size] for logits_BV in logits]
-        token_B = self._choose(logits[0], logprobs)
-        chosen = [logprobs_BV.gather(1, token_B.unsqueeze(1)).squeeze(1) for logprobs_BV in logprobs]
-        state.record(token_B, post_logprob_B=chosen[0], pre_logprob_B=chosen[1] if self.pair else None)
-
-    def _choose(self, post_logits_BV: Tensor, logprobs: Sequence[Tensor]) -> Tensor:
-        state, decoding, rows = self._state, self.decoding, len(post_logits_BV)
-        if self.pair:
-            scores_BV = contrastive_scores(
-                logprobs[0],
-                logprobs[1],
-                alpha=state.alpha_S[:rows],
-                pruning_threshold=decoding.pruning_threshold,
-                scores=decoding.scores,
-            )
-        else:
-            scores_BV = post_logits_BV[:, : self.vocab_size].float()
-        if state.seen_SV is not None:
-            scores_BV = penalize_repetition(
-                scores_BV, seen_BV=state.seen_SV[:rows], penalty=decoding.repetition_penalty
-            )
-        uniform_B = None
-        if state.uniform_ST is not None:
-            uniform_B = state.uniform_ST[state.index_S[:rows], state.generated_S[:rows]]
-        return choose_tokens(scores_BV, decoding=decoding, uniform_B=uniform_B)
-
-    def _collect(self) -> Iterator[Completion]:
+    def _collect(self) -> list[Completion]:
         """Completions of the rows that have ended, whose slots become free."""
         active = self._state.active_S.tolist()
         candidates = [slot for slot in self._rows if not active[slot] or self._stop_strings]
         if not candidates:
-            return
+            return []
         longest = max(self._rows[slot].generated for slot in candidates)
         index_P = torch.tensor(candidates, device=self.device)
         tokens = self._state.tokens_ST[index_P, :longest].tolist()
@@ -259,18 +277,29 @@ class SlotEngine:
             row.searched = row.generated
             if end is not None or not active[slot]:
                 finished.append((slot, end or row.generated, end is not None))
-        yield from self._finish(finished, dict(zip(candidates, tokens, strict=True)))
+        return self._finish(finished, dict(zip(candidates, tokens, strict=True)))
 
-    def _finish(self, finished: Sequence[tuple[int, int, bool]], tokens: dict[int, list[int]]) -> Iterator[Completion]:
+    def _finish(self, finished: Sequence[tuple[int, int, bool]], tokens: dict[int, list[int]]) -> list[Completion]:
         """Completions of (slot, number of tokens, ended by a stop string)."""
-        for slot, count, stopped_by_string in finished:
-            self._state.active_S[slot] = False
-            request = self._rows.pop(slot).request
-            yield finished_completion(
-                request,
+        slots, counts = [slot for slot, _, _ in finished], [count for _, count, _ in finished]
+        post = self._state.sums(self._state.post_logprob_ST, slots=slots, counts=counts)
+        pre = (
+            self._state.sums(self._state.pre_logprob_ST, slots=slots, counts=counts)
+            if self.pair
+            else [None] * len(post)
+        )
+        completions = [
+            finished_completion(
+                self._rows[slot].request,
                 tokens=tokens[slot][:count],
                 stop_token_ids=self.stop_token_ids,
                 stopped_by_string=stopped_by_string,
-                logprob_post=self._state.post_logprob_ST[slot, :count].double().sum().item(),
-                logprob_pre=self._state.pre_logprob_ST[slot, :count].double().sum().item() if self.pair else None,
+                logprob_post=logprob_post,
+                logprob_pre=logprob_pre,
             )
+            for (slot, count, stopped_by_string), logprob_post, logprob_pre in zip(finished, post, pre, strict=True)
+        ]
+        for slot in slots:
+            self._state.active_S[slot] = False
+            del self._rows[slot]
+        return completions

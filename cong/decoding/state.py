@@ -82,6 +82,15 @@ class SlotState:
         self.generated_S[:rows] += active_B
         active_B &= ~(self.stops_V[token_B] | (self.generated_S[:rows] >= self.limit_S[:rows]))
 
+    def sums(self, table_ST: Tensor, *, slots: Sequence[int], counts: Sequence[int]) -> list[float]:
+        """Sum over the first tokens of every given row, all of them read by the host at once."""
+        if not slots:
+            return []
+        count_P1 = torch.tensor(counts, device=self.device).unsqueeze(1)
+        rows_PT = table_ST[torch.tensor(slots, device=self.device), : max(counts)].double()
+        column_T = torch.arange(rows_PT.shape[1], device=self.device)
+        return rows_PT.where(column_T < count_P1, 0.0).sum(dim=1).tolist()
+
     def copy_rows(self, source_P: Tensor, target_P: Tensor) -> None:
         """Move rows to other slots."""
         for name, value in vars(self).items():

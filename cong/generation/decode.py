@@ -45,18 +45,23 @@ class Decoder:
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
-        from cong.decoding import Decoding, GenerateEngine, SlotEngine, check_pair, load_model
+        from cong.decoding import Decoding, GenerateEngine, SlotEngine, check_pair, load_model, load_pair
+        from cong.decoding.lora import is_adapter
 
         logging.disable_progress_bar()
         self.job, resources = job, job.resources
         if resources.device == "cpu":
             torch.set_num_threads(resources.threads)
-        self.tokenizer = AutoTokenizer.from_pretrained(job.post)
         load = {"dtype": resources.dtype, "device": resources.device}
-        post = load_model(job.post, **load)
-        pre = None if job.pre is None else load_model(job.pre, **load)
-        if pre is not None:
+        if job.pre is None:
+            post, pre = load_model(job.post, **load), None
+            self.tokenizer = AutoTokenizer.from_pretrained(job.post)
+        else:
+            post, pre = load_pair(post=job.post, pre=job.pre, **load)
             pre_tokenizer = AutoTokenizer.from_pretrained(job.pre)
+            # An adapter is often saved alone; its tokenizer is that of its base.
+            alone = is_adapter(job.post) and not (job.post / "tokenizer_config.json").is_file()
+            self.tokenizer = pre_tokenizer if alone else AutoTokenizer.from_pretrained(job.post)
             check_pair(
                 post_tokenizer=self.tokenizer,
                 pre_tokenizer=pre_tokenizer,
@@ -65,9 +70,10 @@ class Decoder:
             )
         parts = {"post": post, "pre": pre, "tokenizer": self.tokenizer, "decoding": Decoding(**job.settings)}
         if resources.backend == "slots":
-            self.engine = SlotEngine(**parts, slots=resources.slots)
+            slots = None if resources.slots == "auto" else resources.slots
+            self.engine = SlotEngine(**parts, slots=slots, cuda_graphs=resources.cuda_graphs)
         else:
-            self.engine = GenerateEngine(**parts, batch_size=resources.slots)
+            self.engine = GenerateEngine(**parts, batch_size=resources.rows_at_a_time)
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with its response, in the order in which they finish."""

@@ -1,6 +1,6 @@
 """Decode a file of prompts without any experiment: what `cong decode` does.
 
-Input rows (`.jsonl` or `.parquet`) have `prompt` (one user turn) or `messages` (a chat), and maybe a `prompt_id`. An
+Input rows have `prompt` (one user turn) or `messages` (a chat), and maybe a `prompt_id`. An
 interrupted decoding goes on where it stopped; a row that cannot be decoded keeps its `error`, the others are decoded.
 """
 
@@ -12,22 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cong.data import Row, read_rows, row_seed, write_rows
+from cong.data import Row, row_seed, write_rows
 from cong.errors import UserError
 from cong.generation.decode import DecodeJob, Decoder
+from cong.generation.inputs import HubSplit, check_source, read_source, row_fault, source_identity
 from cong.generation.rows import map_rows
 from cong.graph.cluster import connected
 from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.models import LocalModel, check_same_tokenizer
+from cong.models import LocalModel, check_model, check_same_tokenizer
 
 COLUMNS = (
     "prompt_id", "prompt", "alpha", "response", "response_token_ids", "num_tokens", "finish_reason",
     "logprob_post", "logprob_pre", "implicit_reward", "error",
 )  # fmt: skip
-KNOWN = {"prompt_id", "prompt", "messages"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class FileJob:
 
     post: Path
     pre: Path | None
-    prompts: Path
+    prompts: Path | HubSplit
     output: Path
     alphas: tuple[float, ...]
     settings: dict[str, Any]
@@ -69,9 +69,12 @@ def decode_file(job: FileJob) -> tuple[int, int]:
 
 
 def _check(job: FileJob) -> None:
-    LocalModel(path=str(job.post)).checked_path()
+    post = LocalModel(path=str(job.post))
+    check_model(post, adapter=job.pre is not None)
     if job.pre is not None:
-        check_same_tokenizer(LocalModel(path=str(job.post)), LocalModel(path=str(job.pre)))
+        check_model(LocalModel(path=str(job.pre)))
+        check_same_tokenizer(post, LocalModel(path=str(job.pre)))
+    check_source(job.prompts)
     for alpha in job.alphas:
         if not 0 <= alpha <= 1:
             raise UserError(f"alpha = {alpha} is not in [0, 1]")
@@ -96,7 +99,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
 def _claim(work: Path, job: FileJob) -> None:
     """Make the working directory, or find that it belongs to this very decoding."""
     identity = fingerprint(
-        [job.settings, list(job.alphas), job.seed, job.resources.dtype, *_models(job), job.prompts.read_bytes().hex()]
+        [job.settings, list(job.alphas), job.seed, job.resources.dtype, *_models(job), source_identity(job.prompts)]
     )
     note = work / "decoding.json"
     if note.exists() and json.loads(note.read_text())["fingerprint"] != identity:
@@ -113,9 +116,9 @@ def _models(job: FileJob) -> list[LocalModel]:
 
 def _rows(job: FileJob) -> Iterator[Row]:
     seen: set[str] = set()
-    for number, row in enumerate(_read(job.prompts), start=1):
+    for number, row in enumerate(read_source(job.prompts), start=1):
         prompt_id = str(row.get("prompt_id") or f"row-{number:06d}")
-        error = row.get("error") or _fault(row, prompt_id, seen)
+        error = row.get("error") or row_fault(row, prompt_id, seen)
         seen.add(prompt_id)
         for alpha in job.alphas:
             yield {
@@ -128,51 +131,6 @@ def _rows(job: FileJob) -> Iterator[Row]:
                 "alpha": alpha,
                 "error": error and f"row {number}: {error}",
             }
-
-
-def _fault(row: Row, prompt_id: str, seen: set[str]) -> str | None:
-    unknown = set(row) - KNOWN
-    if unknown:
-        return f"unknown column {sorted(unknown)[0]!r}; known are {', '.join(sorted(KNOWN))}"
-    if prompt_id in seen:
-        return f"prompt_id {prompt_id!r} is not unique"
-    if row.get("messages"):
-        return _fault_of_messages(row["messages"])
-    text = row.get("prompt")
-    return None if isinstance(text, str) and text.strip() else "there is no text in 'prompt' and no 'messages'"
-
-
-def _fault_of_messages(messages: Any) -> str | None:
-    turns = messages if isinstance(messages, list) else [None]
-    good = all(
-        isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str) for t in turns
-    )
-    return None if good else "'messages' must be a list of {role, content}, both texts"
-
-
-def _read(path: Path) -> list[Row]:
-    try:
-        if path.suffix == ".parquet":
-            rows = read_rows(path)
-        elif path.suffix == ".jsonl":
-            rows = [_parsed(line) for line in path.read_text().splitlines() if line.strip()]
-        else:
-            raise UserError(f"{path}: prompts are read from .jsonl and .parquet")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    if not rows:
-        raise UserError(f"{path} holds no prompts")
-    return rows
-
-
-def _parsed(line: str) -> Row:
-    try:
-        row = json.loads(line)
-        return row if isinstance(row, dict) else {"error": f"is no JSON object: {line[:60]}"}
-    except json.JSONDecodeError as error:
-        return {"error": f"is no JSON: {error}"}
 
 
 def _no_inputs(stage: Stage) -> Path:

@@ -86,7 +86,8 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # One block is what an actor computes at a stretch: long enough to keep its slots full, short enough to share out.
-    size = max(resources.slots, min(8 * resources.slots, -(-len(missing) // resources.actors)))
+    slots = resources.rows_at_a_time
+    size = max(slots, min(8 * slots, -(-len(missing) // resources.actors)))
     blocks = [pa.Table.from_pylist(missing[start : start + size]) for start in range(0, len(missing), size)]
     dataset = ray.data.from_arrow(blocks).map_batches(
         Actor,

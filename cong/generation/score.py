@@ -67,8 +67,9 @@ class Score(Stage):
         return str(self.judge)
 
     def check(self) -> None:
-        for model in _models(self.judge):
-            check_model(model)
+        implicit = isinstance(self.judge, ImplicitReward)
+        for index, model in enumerate(_models(self.judge)):
+            check_model(model, adapter=implicit and index == 0)
         if isinstance(self.judge, ImplicitReward):
             check_same_tokenizer(self.judge.post, self.judge.pre)
 
@@ -101,12 +102,13 @@ class PairScorer:
         import torch
         from transformers import AutoTokenizer
 
-        from cong.decoding import load_model
+        from cong.decoding import load_pair
 
         if resources.device == "cpu":
             torch.set_num_threads(resources.threads)
-        self.tokenizer = AutoTokenizer.from_pretrained(directories[0])
-        self.pair = [load_model(path, dtype=resources.dtype, device=resources.device) for path in directories]
+        post, pre = directories
+        self.tokenizer = AutoTokenizer.from_pretrained(pre)
+        self.pair = load_pair(post=post, pre=pre, dtype=resources.dtype, device=resources.device)
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with log pi_r - log pi_ref of its response and end token."""

@@ -97,7 +97,7 @@ class ContrastiveGenerate(Stage):
         return f"alpha={self.alpha:g}"
 
     def check(self) -> None:
-        check_model(self.post)
+        check_model(self.post, adapter=True)
         check_model(self.pre)
         check_same_tokenizer(self.post, self.pre)
 

@@ -50,8 +50,10 @@ class Resources:
     backend: Literal["slots", "transformers"] = "slots"
     actors: int = 1
     """Ray Data actors per generating stage; 0 generates in the stage's own process."""
-    slots: int = 64
-    """Rows that one actor decodes at a time."""
+    slots: int | Literal["auto"] = 64
+    """Rows that one actor decodes at a time; "auto" takes as many as fit the free memory of its GPU."""
+    cuda_graphs: bool = False
+    """Replay captured decoding steps on a GPU. Off until it was measured there."""
     train_workers: int = 1
     deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] = "none"
     micro_batch: int = 16
@@ -61,8 +63,11 @@ class Resources:
     def __post_init__(self) -> None:
         at_least = {"threads": 1, "actors": 0, "slots": 1, "train_workers": 1, "micro_batch": 1}
         for name, lowest in at_least.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} = {getattr(self, name)} is below {lowest}")
+            value = getattr(self, name)
+            if (name, value) != ("slots", "auto") and value < lowest:
+                raise ValueError(f"{name} = {value} is below {lowest}")
+        if self.cuda_graphs and self.device != "cuda":
+            raise ValueError(f"cuda_graphs needs device = 'cuda', not {self.device!r}")
         self._check_choices()
 
     def _check_choices(self) -> None:
@@ -80,6 +85,11 @@ class Resources:
     def gpus_per_process(self) -> float:
         """GPUs that one actor or one training worker holds."""
         return 1.0 if self.device == "cuda" else 0.0
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """Rows that keep an actor busy; a usual number where the actor finds out itself how many fit."""
+        return 256 if self.slots == "auto" else self.slots
 
     @property
     def distributed_training(self) -> bool:

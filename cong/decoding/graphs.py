@@ -1,0 +1,57 @@
+"""Decoding steps as CUDA graphs: a step of a small model is bound by launching its kernels, a replay launches once.
+
+A graph is fixed in shape, so rows and columns are rounded up to buckets; the rows and columns more are inactive and
+masked. The first step of a bucket runs as it is (which warms up the libraries), the second one is captured, and
+from then on it is replayed. A cache that grows moves its tensors: the graphs are dropped then.
+
+    advance = GraphedSteps(step, slots=256, capture=capture_cuda_graph)
+    advance(rows=200, used=310, capacity=1024)   # the graph for 256 rows and 512 columns
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from cong.decoding.step import Step
+
+COLUMNS = 256
+
+Replay = Callable[[], None]
+
+
+class GraphedSteps:
+    """Runs steps through graphs that are captured as they are needed."""
+
+    def __init__(self, step: Step, *, slots: int, capture: Callable[[Replay], Replay]) -> None:
+        self._step, self._slots, self._capture = step, slots, capture
+        self._capacity = 0
+        self._seen: set[tuple[int, int]] = set()
+        self._replays: dict[tuple[int, int], Replay] = {}
+
+    def __call__(self, *, rows: int, used: int, capacity: int) -> None:
+        """One token for at least the first `rows` slots, reading at least `used` columns of `capacity`."""
+        if capacity != self._capacity:
+            self._capacity = capacity
+            self._seen.clear()
+            self._replays.clear()
+        bucket = rows_bucket(rows, slots=self._slots), min(-(-used // COLUMNS) * COLUMNS, capacity)
+        if bucket not in self._seen:
+            self._seen.add(bucket)
+            self._step(rows=bucket[0], used=bucket[1])
+            return
+        if bucket not in self._replays:
+            self._replays[bucket] = self._capture(lambda: self._step(rows=bucket[0], used=bucket[1]))
+        self._replays[bucket]()
+
+
+def rows_bucket(rows: int, *, slots: int) -> int:
+    """The next power of two, and at most all slots."""
+    return min(1 << (rows - 1).bit_length(), slots)
+
+
+def capture_cuda_graph(step: Replay) -> Replay:
+    """Record what a step launches, without running it; return what runs it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

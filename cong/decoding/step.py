@@ -1,0 +1,68 @@
+"""One decoding step of the slot engine: a forward pass of each model, the score, and a token for every row.
+
+Everything is read from and written to tensors that stay where they are, and no value goes back to the host: so a
+step can be queued behind the one before, and be captured as a CUDA graph.
+
+    step = Step(backbones=backbones, state=state, decoding=decoding, vocab_size=vocab_size)
+    step(rows=64, used=300)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cong.decoding.backbone import Backbone
+from cong.decoding.choose import choose_tokens, penalize_repetition
+from cong.decoding.score import contrastive_scores, log_probs
+from cong.decoding.state import SlotState
+from cong.decoding.types import Decoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Advances rows by one token; one backbone decodes plainly, two (post, pre) contrastively."""
+
+    backbones: Sequence[Backbone]
+    state: SlotState
+    decoding: Decoding
+    vocab_size: int
+
+    def __call__(self, *, rows: int, used: int) -> None:
+        """One token for the first `rows` slots; `used` columns of the cache hold every row's tokens."""
+        state = self.state
+        logits = [
+            backbone.step(
+                state.token_S[:rows],
+                rows_B=state.index_S[:rows],
+                position_B=state.length_S[:rows],
+                used=used,
+            )
+            for backbone in self.backbones
+        ]
+        # Normalised over each model's own vocabulary, then cut to the ids that both have.
+        logprobs = [log_probs(logits_BV)[:, : self.vocab_size] for logits_BV in logits]
+        token_B = self._choose(logits[0], logprobs)
+        chosen = [logprobs_BV.gather(1, token_B.unsqueeze(1)).squeeze(1) for logprobs_BV in logprobs]
+        state.record(token_B, post_logprob_B=chosen[0], pre_logprob_B=chosen[1] if len(chosen) > 1 else None)
+
+    def _choose(self, post_logits_BV: Tensor, logprobs: Sequence[Tensor]) -> Tensor:
+        state, decoding, rows = self.state, self.decoding, len(post_logits_BV)
+        if len(logprobs) > 1:
+            scores_BV = contrastive_scores(
+                logprobs[0],
+                logprobs[1],
+                alpha=state.alpha_S[:rows],
+                pruning_threshold=decoding.pruning_threshold,
+                scores=decoding.scores,
+            )
+        else:
+            scores_BV = post_logits_BV[:, : self.vocab_size].float()
+        if state.seen_SV is not None:
+            scores_BV = penalize_repetition(
+                scores_BV, seen_BV=state.seen_SV[:rows], penalty=decoding.repetition_penalty
+            )
+        uniform_B = None
+        if state.uniform_ST is not None:
+            uniform_B = state.uniform_ST[state.index_S[:rows], state.generated_S[:rows]]
+        return choose_tokens(scores_BV, decoding=decoding, uniform_B=uniform_B)

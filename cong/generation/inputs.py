@@ -1,0 +1,134 @@
+"""The prompts of `cong decode`: a file, or a dataset on the Hugging Face hub at a commit.
+
+    source = parse_source("prompts.jsonl")                               # or .parquet
+    source = parse_source("openai/gsm8k@e53f048856ff4f594e959d75785d2c2d37b678ee:test")
+    rows = read_source(source)
+
+A line that cannot be read becomes a row with an `error`; the others are decoded all the same.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cong.data import Row, read_rows
+from cong.errors import UserError
+from cong.models import check_hub, hub_dir
+
+COLUMNS = ("messages", "prompt", "prompt_id")
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[^:]*)(?::(?P<split>.*))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSplit:
+    """A split of a hub dataset at a commit, with a column `prompt` or `messages`."""
+
+    repo: str
+    revision: str
+    split: str
+
+
+def parse_source(text: str) -> Path | HubSplit:
+    """Return what `--prompts` names; raise `UserError` when it is neither a file nor a pinned dataset."""
+    path = Path(text)
+    if path.suffix in (".jsonl", ".parquet"):
+        return path
+    found = _HUB.fullmatch(text)
+    if found is None:
+        raise UserError(f"{text}: prompts are a .jsonl or .parquet file, or a dataset OWNER/NAME@COMMIT:SPLIT")
+    if not re.fullmatch(r"[0-9a-f]{40}", found["revision"]) or not found["split"]:
+        raise UserError(f"{text}: a dataset is written OWNER/NAME@COMMIT:SPLIT, its commit with 40 hexadecimal digits")
+    return HubSplit(**found.groupdict())
+
+
+def check_source(source: Path | HubSplit) -> None:
+    """Raise `UserError` when the prompts cannot be had."""
+    if isinstance(source, HubSplit):
+        check_hub(source.repo, source.revision, kind="dataset")
+    else:
+        _bytes(source)
+
+
+def source_identity(source: Path | HubSplit) -> Any:
+    """What tells two sources of prompts apart: the content of a file, or the pinned name of a dataset."""
+    if isinstance(source, HubSplit):
+        return [source.repo, source.revision, source.split]
+    return hashlib.sha256(_bytes(source)).hexdigest()
+
+
+def read_source(source: Path | HubSplit) -> list[Row]:
+    """Return the rows; raise `UserError` when there are none."""
+    if isinstance(source, HubSplit):
+        rows, name = _hub_rows(source), source.repo
+    else:
+        rows, name = _file_rows(source), str(source)
+    if not rows:
+        raise UserError(f"{name} holds no prompts")
+    return rows
+
+
+def row_fault(row: Row, prompt_id: str, seen: set[str]) -> str | None:
+    """What is wrong with a row, or None."""
+    unknown = set(row) - set(COLUMNS)
+    if unknown:
+        return f"unknown column {sorted(unknown)[0]!r}; known are {', '.join(COLUMNS)}"
+    if prompt_id in seen:
+        return f"prompt_id {prompt_id!r} is not unique"
+    if row.get("messages"):
+        return _fault_of_messages(row["messages"])
+    text = row.get("prompt")
+    return None if isinstance(text, str) and text.strip() else "there is no text in 'prompt' and no 'messages'"
+
+
+def _fault_of_messages(messages: Any) -> str | None:
+    turns = messages if isinstance(messages, list) else [None]
+    good = all(
+        isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str) for t in turns
+    )
+    return None if good else "'messages' must be a list of {role, content}, both texts"
+
+
+def _hub_rows(source: HubSplit) -> list[Row]:
+    import datasets
+
+    directory = hub_dir(source.repo, source.revision, kind="dataset")
+    try:
+        dataset = datasets.load_dataset(str(directory), split=source.split)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{source.repo}:{source.split} cannot be read: {str(error).splitlines()[0]}") from error
+    # A public dataset has columns of its own beside those that are asked for: they are left out, not complained of.
+    names = [name for name in COLUMNS if name in (dataset.column_names or ())]
+    if not {"prompt", "messages"} & set(names):
+        raise UserError(f"{source.repo}:{source.split} has neither a column 'prompt' nor 'messages'")
+    if "prompt" in names and "messages" in names:
+        names.remove("messages")  # In preference datasets it is the conversation with its answer.
+    return dataset.select_columns(names).to_list()
+
+
+def _file_rows(path: Path) -> list[Row]:
+    try:
+        if path.suffix == ".parquet":
+            return read_rows(path)
+        return [_parsed(line) for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _parsed(line: str) -> Row:
+    try:
+        row = json.loads(line)
+        return row if isinstance(row, dict) else {"error": f"is no JSON object: {line[:60]}"}
+    except json.JSONDecodeError as error:
+        return {"error": f"is no JSON: {error}"}
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
