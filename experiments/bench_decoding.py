@@ -11,14 +11,12 @@ import argparse
 import json
 import math
 import random
-import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_tools import Run, device_limits, measure, spread
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
 from transformers import RepetitionPenaltyLogitsProcessor as RepetitionPenalty
 from transformers.utils import logging
@@ -33,16 +31,6 @@ SIZES = {  # hidden, feed-forward, layers, heads, key-value heads, vocabulary, t
     "3B": (2048, 11008, 36, 16, 2, 151936, True),
     "7B": (3584, 18944, 28, 28, 4, 152064, False),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One measured run of one engine."""
-
-    tokens: int
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
 
 
 def build_model(size: str, *, seed: int, dtype: torch.dtype, device: str) -> Any:
@@ -127,60 +115,31 @@ def generate_batches(model: Any, requests: Sequence[Request], *, batch_size: int
     return sum(request.max_new_tokens or 0 for request in requests)
 
 
-def slot_engine(post: Any, pre: Any | None, requests: Sequence[Request], *, slots: int) -> int:
+def slot_engine(
+    post: Any, pre: Any | None, requests: Sequence[Request], *, slots: int, graphs: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Generated tokens of every request."""
     limit = max(request.max_new_tokens or 0 for request in requests)
     decoding = Decoding(max_new_tokens=limit, repetition_penalty=PENALTY, pruning_threshold=THRESHOLD)
-    engine = SlotEngine(post=post, pre=pre, tokenizer=None, decoding=decoding, slots=slots)
-    return sum(completion.num_tokens for completion in engine.decode(requests))
+    engine = SlotEngine(post=post, pre=pre, tokenizer=None, decoding=decoding, slots=slots, cuda_graphs=graphs)
+    return {completion.row_id: completion.token_ids for completion in engine.decode(requests)}
 
 
-def measure(job: Callable[[], int], *, device: str) -> Run:
-    """Run a job once; wall and CPU seconds, and the peak of device memory (on a CPU, of the process)."""
-    _reset_peak(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    tokens = job()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    return Run(tokens=tokens, seconds=seconds, cpu_seconds=cpu_seconds, peak_bytes=_peak(device))
+def generated(completions: dict[str, tuple[int, ...]]) -> int:
+    return sum(len(tokens) for tokens in completions.values())
 
 
-def _reset_peak(device: str) -> None:
-    if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory starts anew
-    else:
-        torch.cuda.reset_peak_memory_stats()
+def agreement(post: Any, pre: Any, requests: Sequence[Request], *, slots: int) -> tuple[float, float]:
+    """Share of responses that are the same in float32, and share of tokens before the first difference."""
+    low = slot_engine(post, pre, requests, slots=slots)
+    high = slot_engine(post.float(), pre.float(), requests, slots=slots)
+    common = {row: _common_start(tokens, high[row]) for row, tokens in low.items()}
+    equal = sum(common[row] == len(tokens) for row, tokens in low.items())
+    return equal / len(low), sum(common.values()) / generated(low)
 
 
-def _peak(device: str) -> int:
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def best_seconds(job: Callable[[], object], *, device: str, repeats: int = 5) -> float:
-    job()
-    # CPU time where rates are per CPU-second, so that other processes do not lower the limits.
-    clock, times = time.process_time if device == "cpu" else time.perf_counter, []
-    for _ in range(repeats):
-        start = clock()
-        job()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(clock() - start)
-    return min(times)
-
-
-def device_limits(*, dtype: torch.dtype, device: str) -> tuple[float, float]:
-    """Copy bandwidth in bytes/s (read and write) and matrix rate in flop/s, both measured now."""
-    count, side = (2**26, 1536) if device == "cpu" else (2**31, 8192)
-    source = torch.ones(count, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    copy = best_seconds(lambda: target.copy_(source), device=device)
-    matrix = torch.randn(side, side, device=device).to(dtype)
-    product = best_seconds(lambda: matrix @ matrix, device=device)
-    return 2 * count / copy, 2 * side**3 / product
+def _common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    return next((index for index, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]), len(one))
 
 
 def roofline_seconds(
@@ -204,27 +163,33 @@ def build_jobs(post: Any, pre: Any, requests: Sequence[Request], arguments: Any)
     """Engines by name: how many models each runs, and its job."""
     pair = ContrastivePair(post=post, pre=pre, alpha=ALPHA, pruning_threshold=THRESHOLD)
     few, slots = requests[: arguments.loop_prompts], arguments.slots
-    return {
+    jobs: dict[str, tuple[int, Callable]] = {
         "published loop": (2, lambda: published_loop(post, pre, few)),
         "generate, one model": (1, lambda: generate_batches(post, requests, batch_size=slots)),
         "generate, pair": (2, lambda: generate_batches(pair, requests, batch_size=slots)),
-        "slots, one model": (1, lambda: slot_engine(post, None, requests, slots=slots)),
-        "slots, pair": (2, lambda: slot_engine(post, pre, requests, slots=slots)),
+        "slots, one model": (1, lambda: generated(slot_engine(post, None, requests, slots=slots))),
+        "slots, pair": (2, lambda: generated(slot_engine(post, pre, requests, slots=slots))),
     }
+    if arguments.device != "cpu":
+        jobs["slots, pair, graphs"] = (
+            2,
+            lambda: generated(slot_engine(post, pre, requests, slots=slots, graphs=True)),
+        )
+    return jobs
 
 
 def summarise(name: str, models: int, runs: Sequence[Run], *, roofline: float | None, device: str) -> dict[str, Any]:
     """Medians and spread; a rate is tokens per CPU-second on a CPU and per second elsewhere."""
-    rates = [run.tokens / (run.cpu_seconds if device == "cpu" else run.seconds) for run in runs]
+    rate, lowest, highest = spread([run.tokens / (run.cpu_seconds if device == "cpu" else run.seconds) for run in runs])
     return {
         "engine": name,
         "models": models,
-        "rate": statistics.median(rates),
-        "lowest": min(rates),
-        "highest": max(rates),
-        "wall_rate": statistics.median(run.tokens / run.seconds for run in runs),
+        "rate": rate,
+        "lowest": lowest,
+        "highest": highest,
+        "wall_rate": spread([run.tokens / run.seconds for run in runs])[0],
         "peak_gb": max(run.peak_bytes for run in runs) / 1e9,
-        "roofline_share": None if roofline is None else statistics.median(rates) / roofline,
+        "roofline_share": None if roofline is None else rate / roofline,
     }
 
 
@@ -261,6 +226,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _rate(rows: Sequence[dict[str, Any]], engine: str) -> float:
+    return next(row["rate"] for row in rows if row["engine"] == engine)
+
+
 def main() -> None:
     arguments = parse_arguments()
     logging.set_verbosity_error()
@@ -289,6 +258,11 @@ def main() -> None:
             f"{row['engine']:<22}{row['rate']:>22,.0f}{row['lowest']:>9,.0f}{row['highest']:>9,.0f}"
             f"{row['rate'] / rows[0]['rate']:>8.1f}{row['peak_gb']:>9.2f}{row['roofline_share']:>12.1%}"
         )
+    cost = _rate(rows, "slots, one model") / _rate(rows, "slots, pair")
+    print(f"the pair costs {cost:.2f} times the single model on the slot engine")
+    if dtype != torch.float32:
+        same, before = agreement(post, pre, requests, slots=arguments.slots)
+        print(f"against float32: {same:.1%} of responses equal, {before:.1%} of tokens before the first difference")
     title = f"{arguments.size}, {arguments.prompts} prompts, {arguments.slots} slots, {device}"
     plot(rows, path=arguments.output, title=title, unit=unit)
     arguments.output.with_suffix(".json").write_text(json.dumps(rows, indent=1))
