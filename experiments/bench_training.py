@@ -1,0 +1,297 @@
+"""Is DPO, and SFT, faster here than plain TRL at its defaults, with the same losses on the same batches?
+
+Both train the same model on the same texts for the same epochs; tokenizing, reference log-probabilities, checkpoint and
+model saving are counted, imports are not. Every run has a process of its own, and the runs take turns.
+
+    python experiments/bench_training.py --rows 1024 --epochs 2 --repeats 3
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench_tools import Run, measure, spread
+
+from cong.data import PAIRS, RESPONSES, read_rows, write_rows
+from cong.graph.plan import make_plan
+from cong.graph.resources import Resources
+from cong.graph.runner import Runner
+from cong.graph.stage import Context, Stage
+from cong.graph.store import Store
+from cong.models import LocalModel
+from cong.synthetic.world import World, make_documents
+
+BATCH, BETA, RATE, LONGEST = 32, 0.5, 1e-4, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts(Stage):
+    """Documents of the synthetic world as responses, and as pairs with another document's response rejected."""
+
+    count: int
+
+    def run(self, ctx: Context) -> None:
+        documents = make_documents(World(), count=2 * self.count, seed=0)
+        both = list(zip(documents[: self.count], documents[self.count :], strict=True))
+        rows = [{"prompt_id": f"{i:06d}", "prompt": one.prompt} for i, (one, _) in enumerate(both)]
+        pairs = [row | {"chosen": a.response, "rejected": b.response} for row, (a, b) in zip(rows, both, strict=True)]
+        good = {"error": None, "finish_reason": "stop"}
+        write_rows(ctx.out / PAIRS, pairs)
+        write_rows(ctx.out / RESPONSES, [row | {"response": row["chosen"]} | good for row in pairs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one process trains."""
+
+    kind: str
+    side: str
+    directory: str
+    rows: int
+    epochs: int
+
+    @property
+    def stage(self) -> Any:
+        from cong.training import DPO, SFT
+
+        make = {"dpo": DPO, "sft": SFT}[self.kind]
+        settings = {"learning_rate": RATE, "epochs": self.epochs, "global_batch_size": BATCH, "max_length": LONGEST}
+        settings |= {"beta": BETA} if self.kind == "dpo" else {}
+        model = LocalModel(path=f"{self.directory}/model")
+        return make(model=model, data=Texts(count=self.rows), **settings)
+
+
+def save_model(directory: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from cong.synthetic.models import build_config
+    from cong.synthetic.tokenizer import build_tokenizer
+
+    build_tokenizer(World(), family="qwen", directory=directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(build_config("qwen", "7B", tokenizer)).save_pretrained(directory)
+
+
+def run_ours(task: Task, store: Store) -> list[float]:
+    """The stages of this library in this process; losses by step."""
+    resources = Resources(name="bench", ray=False, actors=0, micro_batch=8)
+    Runner(store=store, resources=resources).run(make_plan({"a": task.stage}, store))
+    lines = (store.directory(task.stage) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def run_trl(task: Task, store: Store, *, same_batches: bool = False) -> list[float]:
+    """TRL's trainer with its defaults, or fed with the very batches of `run_ours`; losses by step."""
+    import trl
+    from transformers import AutoTokenizer
+
+    make, config = {
+        "dpo": (trl.DPOTrainer, trl.DPOConfig),
+        "sft": (trl.SFTTrainer, trl.SFTConfig),
+    }[task.kind]
+    chosen: dict[str, Any] = {"gradient_accumulation_steps": BATCH // 8, "num_train_epochs": task.epochs}
+    if same_batches:
+        chosen = {
+            "per_device_train_batch_size": BATCH, "num_train_epochs": 1, "train_sampling_strategy": "sequential",
+            "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "gradient_checkpointing": False,
+        }  # fmt: skip
+    if task.kind == "dpo":
+        chosen["beta"] = BETA
+    out = store.root / f"trl-{task.kind}"
+    # On a CPU there is no choice: its defaults are for a GPU.
+    forced = {"use_cpu": True, "bf16": False, "model_init_kwargs": {"device_map": None, "dtype": "float32"}}
+    arguments = config(
+        output_dir=str(out),
+        learning_rate=RATE,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        **forced,
+        **chosen,
+    )
+    source = store.directory(Texts(count=task.rows)) / PAIRS
+    rows = read_rows(source)
+    if same_batches:
+        rows = [rows[index] for index in our_order(task, rows)]
+    trainer = make(
+        f"{task.directory}/model",
+        args=arguments,
+        train_dataset=_dataset(rows, task.kind),
+        processing_class=AutoTokenizer.from_pretrained(f"{task.directory}/model"),
+    )
+    trainer.train()
+    trainer.save_model(str(out / "model"))
+    return [point["loss"] for point in trainer.state.log_history if "loss" in point]
+
+
+def our_order(task: Task, rows: list[dict]) -> list[int]:
+    """Indices of the rows of all epochs as our stages train on them."""
+    from transformers import AutoTokenizer
+
+    from cong.training.order import row_order
+    from cong.training.rows import completion_rows, preference_rows
+
+    tokenizer = AutoTokenizer.from_pretrained(f"{task.directory}/model")
+    responses = [row | {"response": row["chosen"], "error": None} for row in rows]
+    if task.kind == "dpo":
+        tokens = preference_rows(tokenizer, rows, max_length=LONGEST)
+    else:
+        tokens = completion_rows(tokenizer, responses, max_length=LONGEST)
+    return row_order(lengths=tokens.lengths, epochs=task.epochs, global_batch_size=BATCH, seed=0)
+
+
+def _dataset(rows: list[dict], kind: str) -> Any:
+    from datasets import Dataset
+
+    def turn(role: str, text: str) -> list[dict]:
+        return [{"role": role, "content": text}]
+
+    if kind == "sft":
+        return Dataset.from_list(
+            [{"prompt": turn("user", r["prompt"]), "completion": turn("assistant", r["chosen"])} for r in rows]
+        )
+    return Dataset.from_list(
+        [
+            {
+                "prompt": turn("user", row["prompt"]),
+                "chosen": turn("assistant", row["chosen"]),
+                "rejected": turn("assistant", row["rejected"]),
+            }
+            for row in rows
+        ]
+    )
+
+
+def child(task: Task) -> None:
+    """Run one task in this process and print what was measured as JSON."""
+    import torch
+    import trl
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    trl.DPOTrainer, trl.SFTTrainer  # noqa: B018 - imported now, so that neither side pays for it in the measurement
+    with tempfile.TemporaryDirectory() as name:
+        store = Store(Path(name))
+        store.prepare()
+        resources = Resources(name="bench", ray=False, actors=0)
+        Runner(store=store, resources=resources).run(make_plan({"a": Texts(count=task.rows)}, store))
+        if task.side == "same":
+            print(json.dumps({"losses": run_trl(task, store, same_batches=True)}))
+            return
+        losses: list[float] = []
+        job = {"ours": run_ours, "trl": run_trl}[task.side]
+
+        def train() -> int:
+            losses.extend(job(task, store))
+            return len(losses)
+
+        run = measure(train, device="cpu")
+        print(json.dumps(dataclasses.asdict(run) | {"losses": losses}))
+
+
+def start(task: Task) -> dict[str, Any]:
+    """Run a task in a process of its own."""
+    command = [sys.executable, __file__, "--child", json.dumps(dataclasses.asdict(task))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"error: {task.side} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def count_tokens(directory: Path, *, kind: str, rows: int) -> int:
+    """Tokens of all sequences of one epoch."""
+    from transformers import AutoTokenizer
+
+    from cong.training.rows import completion_rows, preference_rows
+
+    tokenizer = AutoTokenizer.from_pretrained(directory / "model")
+    with tempfile.TemporaryDirectory() as name:
+        Texts(count=rows).run(Context(out=Path(name), resources=Resources(name="bench"), locate=lambda _: Path(name)))
+        if kind == "dpo":
+            return sum(preference_rows(tokenizer, read_rows(Path(name) / PAIRS), max_length=LONGEST).tokens)
+        return sum(completion_rows(tokenizer, read_rows(Path(name) / RESPONSES), max_length=LONGEST).tokens)
+
+
+def compare(kind: str, directory: Path, *, rows: int, epochs: int, repeats: int) -> dict[str, Any]:
+    """Both sides in turn; rates in tokens per second, and how far the losses on the same batches are apart."""
+    tokens = epochs * count_tokens(directory, kind=kind, rows=rows)
+    tasks = {
+        side: Task(kind=kind, side=side, directory=str(directory), rows=rows, epochs=epochs)
+        for side in ("ours", "trl", "same")
+    }
+    runs: dict[str, list[Run]] = {"ours": [], "trl": []}
+    ours: list[float] = []
+    for _ in range(repeats):
+        for side, found in runs.items():
+            told = start(tasks[side])
+            losses = told.pop("losses")
+            found.append(Run(**told))
+            if side == "ours":
+                ours = losses
+    same = start(tasks["same"])["losses"]
+    ratios = [theirs.seconds / own.seconds for own, theirs in zip(runs["ours"], runs["trl"], strict=True)]
+    cpu = [theirs.cpu_seconds / own.cpu_seconds for own, theirs in zip(runs["ours"], runs["trl"], strict=True)]
+    return {
+        "kind": kind,
+        **{f"{side} tokens/s": spread([tokens / run.seconds for run in found]) for side, found in runs.items()},
+        **{f"{side} peak GB": max(run.peak_bytes for run in found) / 1e9 for side, found in runs.items()},
+        "times faster": spread(ratios),
+        "times less CPU": spread(cpu),
+        "steps": len(ours),
+        "largest difference of losses": max(abs(a - b) for a, b in zip(ours, same, strict=True)),
+    }
+
+
+def plot(results: list[dict[str, Any]], *, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 2.6), layout="constrained")
+    names = [f"{result['kind'].upper()}, {side}" for result in results for side in ("trl", "ours")]
+    rates = [result[f"{side} tokens/s"] for result in results for side in ("trl", "ours")]
+    medians = [rate[0] for rate in rates]
+    spreads = [[rate[0] - rate[1] for rate in rates], [rate[2] - rate[0] for rate in rates]]
+    bars = axes.barh(names, medians, xerr=spreads, capsize=3, color=["tab:gray", "tab:blue"] * len(results), alpha=0.8)
+    axes.bar_label(bars, [f"{median:,.0f}" for median in medians], padding=8)
+    axes.set(xlabel="tokens per second, all costs counted", title="TRL at its defaults, and the stages of cong")
+    axes.set_xlim(right=1.3 * max(rate[2] for rate in rates))
+    axes.invert_yaxis()
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", default=["dpo", "sft"], choices=["dpo", "sft"])
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("bench_training.png"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(Task(**json.loads(arguments.child)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        save_model(Path(name) / "model")
+        settings = {"rows": arguments.rows, "epochs": arguments.epochs, "repeats": arguments.repeats}
+        results = [compare(kind, Path(name), **settings) for kind in arguments.kinds]
+    for result in results:
+        print(json.dumps(result, indent=1))
+    plot(results, path=arguments.output)
+    arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
