@@ -20,7 +20,7 @@ from bench_tools import Run, measure, spread
 
 from cong.data import PAIRS, RESPONSES, read_rows, write_rows
 from cong.graph.plan import make_plan
-from cong.graph.resources import Resources
+from cong.graph.resources import Resources, load_profile
 from cong.graph.runner import Runner
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
@@ -82,21 +82,16 @@ def save_model(directory: Path) -> None:
 
 def run_ours(task: Task, store: Store) -> list[float]:
     """The stages of this library in this process; losses by step."""
-    resources = Resources(name="bench", ray=False, actors=0, micro_batch=8)
-    Runner(store=store, resources=resources).run(make_plan({"a": task.stage}, store))
+    Runner(store=store, resources=load_profile("laptop", ray=False)).run(make_plan({"a": task.stage}, store))
     lines = (store.directory(task.stage) / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
 
 def run_trl(task: Task, store: Store, *, same_batches: bool = False) -> list[float]:
     """TRL's trainer with its defaults, or fed with the very batches of `run_ours`; losses by step."""
-    import trl
     from transformers import AutoTokenizer
 
-    make, config = {
-        "dpo": (trl.DPOTrainer, trl.DPOConfig),
-        "sft": (trl.SFTTrainer, trl.SFTConfig),
-    }[task.kind]
+    make, config = trl_classes()[task.kind]
     chosen: dict[str, Any] = {"gradient_accumulation_steps": BATCH // 8, "num_train_epochs": task.epochs}
     if same_batches:
         chosen = {
@@ -107,16 +102,9 @@ def run_trl(task: Task, store: Store, *, same_batches: bool = False) -> list[flo
         chosen["beta"] = BETA
     out = store.root / f"trl-{task.kind}"
     # On a CPU there is no choice: its defaults are for a GPU.
-    forced = {"use_cpu": True, "bf16": False, "model_init_kwargs": {"device_map": None, "dtype": "float32"}}
-    arguments = config(
-        output_dir=str(out),
-        learning_rate=RATE,
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=True,
-        **forced,
-        **chosen,
-    )
+    chosen |= {"use_cpu": True, "bf16": False, "model_init_kwargs": {"device_map": None, "dtype": "float32"}}
+    chosen |= {"learning_rate": RATE, "logging_steps": 1, "report_to": "none", "disable_tqdm": True}
+    arguments = config(output_dir=str(out), **chosen)
     source = store.directory(Texts(count=task.rows)) / PAIRS
     rows = read_rows(source)
     if same_batches:
@@ -130,6 +118,15 @@ def run_trl(task: Task, store: Store, *, same_batches: bool = False) -> list[flo
     trainer.train()
     trainer.save_model(str(out / "model"))
     return [point["loss"] for point in trainer.state.log_history if "loss" in point]
+
+
+def trl_classes() -> dict[str, tuple[Any, Any]]:
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    return {"dpo": (DPOTrainer, DPOConfig), "sft": (SFTTrainer, SFTConfig)}
 
 
 def our_order(task: Task, rows: list[dict]) -> list[int]:
@@ -173,12 +170,11 @@ def _dataset(rows: list[dict], kind: str) -> Any:
 def child(task: Task) -> None:
     """Run one task in this process and print what was measured as JSON."""
     import torch
-    import trl
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.set_num_threads(1)
-    trl.DPOTrainer, trl.SFTTrainer  # noqa: B018 - imported now, so that neither side pays for it in the measurement
+    trl_classes()  # imported now, so that neither side pays for it in the measurement
     with tempfile.TemporaryDirectory() as name:
         store = Store(Path(name))
         store.prepare()
