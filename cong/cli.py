@@ -24,6 +24,12 @@ ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as e
 ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU) or paper.")]
 Profile = Annotated[str, typer.Option("--profile", help="Name in cluster/profiles, or a .toml file.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid", help="AXIS=VALUES, such as alpha=0:1:0.1 or beta=0.1,0.5; repeatable.", metavar="AXIS=VALUES"
+    ),
+]
 StoreDir = Annotated[Path, typer.Option("--store", help="Directory of finished stages.")]
 Force = Annotated[list[str] | None, typer.Option("--force", help="Stage to make anew: its name, or part of its id.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default is that of the profile.")]
@@ -35,13 +41,14 @@ def plan(
     scale: ScaleName = "tiny",
     profile: Profile = "laptop",
     settings: Settings = None,
+    grid: Grid = None,
     store: StoreDir = Path("runs"),
     force: Force = None,
 ) -> None:
     """Print what a run would compute, as a tree, without starting anything."""
     from cong.planview import show
 
-    show(_prepare(experiment, scale, profile, settings, store, force))
+    show(_prepare(experiment, scale, profile, settings, grid, store, force))
 
 
 @app.command()
@@ -50,6 +57,7 @@ def run(
     scale: ScaleName = "tiny",
     profile: Profile = "laptop",
     settings: Settings = None,
+    grid: Grid = None,
     store: StoreDir = Path("runs"),
     force: Force = None,
     address: Address = None,
@@ -58,7 +66,7 @@ def run(
     from cong import launch
     from cong.graph.runner import StageFailed
 
-    job = _prepare(experiment, scale, profile, settings, store, force, address=address)
+    job = _prepare(experiment, scale, profile, settings, grid, store, force, address=address)
     try:
         page = launch.run(job)
     except StageFailed as error:
@@ -74,12 +82,13 @@ def report(
     experiment: ExperimentFile,
     scale: ScaleName = "tiny",
     settings: Settings = None,
+    grid: Grid = None,
     store: StoreDir = Path("runs"),
 ) -> None:
     """Write the report again from what is in the store."""
     from cong import launch
 
-    written = launch.report(_prepare(experiment, scale, "laptop", settings, store, None))
+    written = launch.report(_prepare(experiment, scale, "laptop", settings, grid, store, None))
     typer.echo(f"report:  {written.page}")
 
 
@@ -183,6 +192,7 @@ def _prepare(
     scale: str,
     profile: str,
     settings: list[str] | None,
+    grid: list[str] | None,
     store: Path,
     force: list[str] | None,
     **overrides: Any,
@@ -196,6 +206,7 @@ def _prepare(
         experiment,
         scale=scale,
         assignments=settings or [],
+        grid=tuple(grid or ()),
         resources=load_profile(profile, **chosen),
         store=Store(store.resolve()),
         force=tuple(force or ()),

@@ -3,7 +3,8 @@
     def cells(scale, *, alpha: float = 0.4, seeds: tuple[int, ...] = (0,)) -> list[Cell]: ...
     def report(results: Results) -> list[Block]: ...
 
-The keyword arguments of `cells` are the experiment's axes: `--set alpha=0.3` sets one.
+The keyword arguments of `cells` are the experiment's axes: `--set alpha=0.3` sets one, `--grid alpha=0:1:0.1` calls
+`cells` for every value. `GRID = ("alpha=0:1:0.1",)` in the file is the grid that is run when none is given.
 """
 
 import importlib.util
@@ -98,6 +99,11 @@ class Experiment:
             raise UserError(f"{self.path}: two cells are called {name}")
         return cells
 
+    @property
+    def grid(self) -> tuple[str, ...]:
+        """Return the grid that the file itself asks for."""
+        return tuple(getattr(self.module, "GRID", ()))
+
     def report(self, results: Results) -> list[Any]:
         """Return the blocks of the report; raise `UserError` for whatever the file does wrong."""
         make = getattr(self.module, "report", None)
@@ -111,13 +117,18 @@ class Experiment:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: write KEY=VALUE")
-        if key not in self.axes:
-            known = ", ".join(f"{name} ({_type_name(p.annotation)})" for name, p in self.axes.items()) or "none"
-            raise UserError(f"--set {text}: unknown axis {key!r}; the axes of {self.path.name} are {known}")
+        annotation = self.axis(key, given=f"--set {text}").annotation
         try:
-            return key, parse(value, self.axes[key].annotation)
+            return key, parse(value, annotation)
         except ValueError as error:
             raise UserError(f"--set {text}: {error}") from error
+
+    def axis(self, name: str, *, given: str) -> inspect.Parameter:
+        """Return an axis; raise `UserError` when there is none of that name."""
+        if name not in self.axes:
+            known = ", ".join(f"{name} ({_type_name(p.annotation)})" for name, p in self.axes.items()) or "none"
+            raise UserError(f"{given}: unknown axis {name!r}; the axes of {self.path.name} are {known}")
+        return self.axes[name]
 
 
 def load(path: Path) -> Experiment:

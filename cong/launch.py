@@ -11,6 +11,8 @@ from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import Observer, Runner, check_capacity, executor
 from cong.graph.store import Store
+from cong.grid import merge, parse_grid, points
+from cong.scales import Scale
 from cong.scales import scale as scale_named
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class Job:
     cells: list[Cell]
     scale: str
     settings: dict[str, Any]
+    grid: dict[str, tuple[Any, ...]]
     resources: Resources
     store: Store
     plan: Plan
@@ -43,15 +46,45 @@ def prepare(
     resources: Resources,
     store: Store,
     force: tuple[str, ...] = (),
+    grid: tuple[str, ...] = (),
 ) -> Job:
-    """Load an experiment and plan it; raise `UserError` for every mistake that can be seen without running."""
+    """Load an experiment and plan it; raise `UserError` for every mistake that can be seen without running.
+
+    `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it.
+    """
     experiment = load(path)
     settings = experiment.settings(assignments)
-    cells = experiment.cells(scale_named(scale), settings)
+    values = chosen_grid(experiment, settings, grid)
+    cells = grid_cells(experiment, scale_named(scale), settings, values)
     plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
-        experiment=experiment, cells=cells, scale=scale, settings=settings, resources=resources, store=store, plan=plan
+        experiment=experiment,
+        cells=cells,
+        scale=scale,
+        settings=settings,
+        grid=values,
+        resources=resources,
+        store=store,
+        plan=plan,
     )
+
+
+def chosen_grid(experiment: Experiment, settings: dict[str, Any], given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid: what was given, and the file's own of the axes that nobody else speaks of."""
+    chosen = parse_grid(experiment, given)
+    both = next((axis for axis in chosen if axis in settings), None)
+    if both is not None:
+        raise UserError(f"the axis {both!r} is given with --set and with --grid")
+    own = parse_grid(experiment, experiment.grid)
+    return {axis: values for axis, values in own.items() if axis not in {*settings, *chosen}} | chosen
+
+
+def grid_cells(
+    experiment: Experiment, scale: Scale, settings: dict[str, Any], grid: dict[str, tuple[Any, ...]]
+) -> list[Cell]:
+    """Return the cells at all points of the grid."""
+    found = [(point, experiment.cells(scale, {**settings, **point})) for point in points(grid)]
+    return guarded(experiment.path, lambda: merge(found))
 
 
 def run(job: Job) -> Path:
@@ -74,7 +107,8 @@ def _run_tracked(job: Job) -> Path:
     from cong.tracking import Tracker
 
     started = time.monotonic()
-    params = {"experiment": job.experiment.name, "scale": job.scale, "profile": job.resources.name, **job.settings}
+    params = {"experiment": job.experiment.name, "scale": job.scale, "profile": job.resources.name}
+    params |= job.settings | {axis: ",".join(map(str, values)) for axis, values in job.grid.items()}
     tracker = Tracker(store=job.store, plan=job.plan, cells=job.cells, name=job.name, params=params)
     terminal = Terminal(job.plan, job.store)
     try:

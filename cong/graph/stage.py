@@ -122,7 +122,7 @@ class Stage:
     def inputs(self) -> tuple["Stage", ...]:
         """Return the stages that this one reads, in the order of the fields, each once."""
         found = (stage for item in dataclasses.fields(self) for stage in stages_in(getattr(self, item.name)))
-        return tuple(dict.fromkeys(found))
+        return tuple({stage.fingerprint: stage for stage in found}.values())
 
 
 def stages_in(value: Any) -> Iterator[Stage]:
