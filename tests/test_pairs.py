@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import small
@@ -13,6 +14,7 @@ from cong import launch, methods
 from cong.data import PAIRS, RESPONSES, SCORES, by_prompt, read_rows, write_rows
 from cong.generation import ConfidentPairs, Judge, Likelihood, PairAgreement, PreferencePairs, Score
 from cong.graph.stage import Context, Stage
+from cong.graph.store import Store
 from cong.launch import Job
 from cong.prompts import LocalFile, PromptFile
 
@@ -163,7 +165,7 @@ def test_a_margin_that_leaves_no_pair_ends_in_a_clear_line_and_the_report_is_wri
 ):
     path = tmp_path / "nothing.py"
     path.write_text(NOTHING_LEFT)
-    job = _job(path, small_run)
+    job = _job(path, _copied(small_run, tmp_path))
     page = launch.run(job)
     out = capsys.readouterr().out
     assert "FAILED DPO" in out
@@ -180,7 +182,7 @@ def test_a_cell_that_must_not_lack_its_result_fails_the_run(small_run, tmp_path)
     path = tmp_path / "nothing.py"
     path.write_text(NOTHING_LEFT)
     with pytest.raises(StageFailed, match="can be trained on"):
-        launch.run(_job(path, small_run, "may_lack=false"))
+        launch.run(_job(path, _copied(small_run, tmp_path), "may_lack=false"))
 
 
 def test_a_zero_margin_keeps_what_the_student_prefers_and_trains_on_it(small_run):
@@ -201,6 +203,12 @@ def test_four_betas_compute_the_reference_log_probabilities_once(small_run):
     run(store, *models)
     assert len({model.fingerprint for model in models}) == 4
     assert len(set((store.root / "ReferenceLogprobs").iterdir()) - before) == 1
+
+
+def _copied(small_run: Job, tmp_path) -> Job:
+    """Return the run with a store of its own: a stage that failed would be found by other tests."""
+    shutil.copytree(small_run.store.root, tmp_path / "store", ignore=shutil.ignore_patterns("mlflow*", "mlartifacts"))
+    return dataclasses.replace(small_run, store=Store(tmp_path / "store"))
 
 
 def _job(path, small_run: Job, *assignments: str) -> Job:
