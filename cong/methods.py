@@ -126,11 +126,14 @@ def onward(t: Transition, model: Model, *, strong: Model, same_tokenizer: bool =
 
 
 def staged(
-    family: str, *, sizes: tuple[str, ...], scale: Scale, alpha: float, beta: float, seed: int = 0
+    family: str, *, sizes: tuple[str, ...], scale: Scale, beta: float, alphas: tuple[float, ...], seed: int = 0
 ) -> list[Transition]:
-    """The transitions of a path such as 1.5B -> 3B -> 7B, each with ConG of the one before as its weak pair."""
+    """The transitions of a path such as 1.5B -> 3B -> 7B, each with ConG of the one before as its weak pair.
+
+    `alphas` are the coefficients of the steps: ConG moves its model further than the first weak model's alignment did.
+    """
     path = [transition(family, weak=sizes[0], strong=sizes[1], scale=scale, seed=seed)]
-    for size in sizes[2:]:
+    for size, alpha in zip(sizes[2:], alphas[:-1], strict=True):
         aligned = cong(path[-1], alpha=alpha, beta=beta)
         path.append(onward(path[-1], aligned, strong=scale.model(family, size, seed)))
     return path

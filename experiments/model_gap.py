@@ -1,7 +1,8 @@
 """Figure 3 (a, b): the gap between weak and strong model, and the staged path against the direct one
 
 The weak size varies for one strong model; the strong size varies for one weak model; and on the staged path every
-aligned strong model, with what it was before, is the next weak pair.
+aligned strong model, with what it was before, is the next weak pair. ConG moves a model much further than DPO of a
+weak model does, so the staged path is walked twice: with one alpha, and with an alpha of their own for later steps.
 
     cong plan experiments/model_gap.py                      what the direct and the staged path share
     cong run experiments/model_gap.py --set seeds=0,1,2
@@ -18,7 +19,14 @@ from cong.report import Block, Figure, Table, Text
 from cong.report.statistics import difference, estimate, over_seeds, select, values_of
 
 METHODS = ("Base", "ConG-S", "ConG")
-COLOURS = {"Base": "#8a8a8a", "ConG-S": "#1f5fbf", "ConG": "#c2571a", "ConG, staged": "#2a8c4a"}
+STAGED = ("staged", "staged, own alpha")
+COLOURS = {
+    "Base": "#8a8a8a",
+    "ConG-S": "#1f5fbf",
+    "ConG": "#c2571a",
+    "staged": "#2a8c4a",
+    "staged, own alpha": "#8b4fb3",
+}
 
 
 def cells(
@@ -32,6 +40,7 @@ def cells(
     from_weak: str = "1.5B",
     path: tuple[str, ...] = ("1.5B", "3B", "7B", "14B"),
     alpha: float | None = None,
+    onward_alpha: float = 1.0,
     beta: float = 0.5,
 ) -> list[Cell]:
     alpha = scale.alpha[family] if alpha is None else alpha
@@ -41,7 +50,7 @@ def cells(
         def between(weak: str, strong: str, seed: int = seed) -> methods.Transition:
             return methods.transition(family, weak=weak, strong=strong, scale=scale, seed=seed)
 
-        common = {"family": family, "seed": seed, "alpha": alpha, "beta": beta}
+        common = {"family": family, "seed": seed, "beta": beta, "alpha": alpha}
         for size in dict.fromkeys((*weaks, to_strong, *strongs, from_weak, *path)):
             found += _size(between(from_weak, size), {"panel": "size", "strong": size, **common})
         for weak in weaks:
@@ -49,9 +58,11 @@ def cells(
         for strong in strongs:
             axes = {"panel": "strong size", "weak": from_weak, "strong": strong, **common}
             found += _row(between(from_weak, strong), axes)
-        steps = methods.staged(family, sizes=path, scale=scale, alpha=alpha, beta=beta, seed=seed)
-        for step, (weak, strong) in zip(steps, itertools.pairwise(path), strict=True):
-            found += _row(step, {"panel": "staged", "weak": weak, "strong": strong, **common})
+        for panel, onward in (("staged", alpha), ("staged, own alpha", onward_alpha)):
+            alphas = (alpha, *(onward for _ in path[2:]))
+            steps = methods.staged(family, sizes=path, scale=scale, alphas=alphas, beta=beta, seed=seed)
+            for step, (weak, strong), own in zip(steps, itertools.pairwise(path), alphas, strict=True):
+                found += _row(step, {"panel": panel, "weak": weak, "strong": strong, **common, "alpha": own})
         found += _row(between(path[0], path[-1]), {"panel": "direct", "weak": path[0], "strong": path[-1], **common})
     return found
 
@@ -84,6 +95,7 @@ def report(results: Results) -> Iterator[Block]:
         ("weak size", "Weak size varies"),
         ("strong size", "Strong size varies"),
         ("staged", "Staged path: every step's weak pair is the step before"),
+        ("staged, own alpha", "Staged path, later steps with an alpha of their own"),
         ("direct", "Direct transition over the whole path"),
     ):
         yield _transitions(select(results, panel=panel), title)
@@ -131,6 +143,7 @@ def _transitions(found: Results, title: str) -> Table:
         rows.append(
             (
                 f"{weak} to {strong}",
+                f"{one[0].axes['alpha']:g}",
                 *(str(estimate(models[name], "reward")) for name in METHODS),
                 *(str(difference(models[name], models["Base"], "reward")) for name in METHODS[1:]),
                 str(estimate(select(one, of="weak pair"), "reward")),
@@ -138,7 +151,7 @@ def _transitions(found: Results, title: str) -> Table:
         )
     return Table(
         title=title,
-        columns=("transition", *METHODS, "ConG-S - Base", "ConG - Base", "distance of the weak pair"),
+        columns=("transition", "alpha", *METHODS, "ConG-S - Base", "ConG - Base", "distance of the weak pair"),
         rows=rows,
         caption=_interval(found) + " Reward of greedy responses; differences paired by prompt. Distance: how far "
         "alignment moved the weak model, KL(pi_r || pi_ref) in nats per response on held-out prompts; where it is "
@@ -162,7 +175,8 @@ def _figure(results: Results) -> Figure:
             other = "strong" if axis == "weak" else "weak"
             axes.set_xlabel(f"{axis} model ({other}: {', '.join(values_of(found, other))})")
             axes.set_ylabel("reward, greedy")
-        line(panels[1], select(results, panel="staged"), "strong", "ConG", "ConG, staged")
+        for panel in STAGED:
+            line(panels[1], select(results, panel=panel), "strong", "ConG", panel)
         panels[1].legend(frameon=False, fontsize=8)
 
     return Figure(
@@ -175,12 +189,16 @@ def _figure(results: Results) -> Figure:
 
 
 def _staged_against_direct(results: Results) -> Text:
-    staged, direct = select(results, panel="staged", method="ConG"), select(results, panel="direct", method="ConG")
-    last = select(staged, strong=direct[0].axes["strong"])
-    gap = difference(last, direct, "reward")
+    direct = select(results, panel="direct", method="ConG")
+    lines = []
+    for panel in STAGED:
+        staged = select(results, panel=panel, method="ConG")
+        gap = difference(select(staged, strong=direct[0].axes["strong"]), direct, "reward")
+        alphas = ", ".join(f"{result.axes['alpha']:g}" for result in select(staged, seed=direct[0].axes["seed"]))
+        shown = ", which shows no difference" if gap.low <= 0 <= gap.high else ""
+        lines.append(f"alphas {alphas}: {gap}{shown}")
     sizes = [str(direct[0].axes["weak"]), *(str(size) for size in values_of(staged, "strong"))]
     return Text(
         title="Staged or direct?",
-        text=f"{' -> '.join(sizes)} minus {sizes[0]} -> {sizes[-1]}, ConG, paired by prompt: {gap}. "
-        + ("The interval holds 0: no difference is shown." if gap.low <= 0 <= gap.high else ""),
+        text=f"{' -> '.join(sizes)} minus {sizes[0]} -> {sizes[-1]}, ConG, paired by prompt: {'; '.join(lines)}.",
     )
