@@ -143,21 +143,25 @@ def _share_text(found: Results) -> str:
     return f"{count:.0f}: {', '.join(means)}" if means else "no pairs"
 
 
-def _harm(results: Results) -> Text:
+def _harm(results: Results) -> Table:
     settings, names = values_of(results, "stage_one"), values_of(results, "method")
-    lines = []
+    rows = []
     for name in names[1:]:
         gains = [(s, d, _gain(results, name, s, d)) for s in settings for d in DECODINGS]
         worse = [f"{s} {d}" for s, d, gain in gains if gain is not None and gain.high < 0]
         better = [f"{s} {d}" for s, d, gain in gains if gain is not None and gain.low > 0]
-        lines.append(f"{name}: worse in {', '.join(worse) or 'none'}; better in {', '.join(better) or 'none'}.")
-    return Text(title="Where Stage II is worse or better than ConG-S beyond the interval", text=" ".join(lines))
+        rows.append((name, ", ".join(worse) or "nowhere", ", ".join(better) or "nowhere"))
+    return Table(
+        title="Where Stage II is worse or better than ConG-S beyond the interval",
+        columns=("method", "worse", "better"),
+        rows=rows,
+    )
 
 
 def _warning(results: Results) -> Text:
     low = [
         f"{result.axes['method']} after {result.axes['stage_one']}, seed {result.axes['seed']}: "
-        f"{100 * result.values['chosen_better']:.0f} %"
+        f"{100 * result.values['chosen_better']:.1f} %"
         for result in select(results, agreement="explicit")
         if result.values.get("chosen_better", 1) < 0.5
     ]
