@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Something that the user can mend: a wrong argument, a missing file, a store that cannot be written."""
+
+
+class NothingLeft(UserError):
+    """A stage's inputs hold nothing to work on; a run goes on without the cells that say they may lack a result."""

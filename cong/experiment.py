@@ -36,6 +36,8 @@ class Cell:
 
     stage: Stage
     axes: dict[str, Value]
+    may_lack: bool = False
+    """Whether the run goes on, and the report is written, without it when a stage finds nothing to work on."""
 
     @property
     def name(self) -> str:
@@ -149,10 +151,11 @@ def load(path: Path) -> Experiment:
 
 
 def collect(cells: list[Cell], store: Store) -> Results:
-    """Read the results of finished cells."""
+    """Read the results of finished cells; one that may lack a result, and does, is left out."""
     return [
         Result(cell=cell, values=store.record(cell.stage)["results"], directory=store.directory(cell.stage))
         for cell in cells
+        if not cell.may_lack or store.is_complete(cell.stage)
     ]
 
 

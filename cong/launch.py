@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cong.errors import UserError
+from cong.errors import NothingLeft, UserError
 from cong.experiment import Cell, Experiment, collect, guarded, load
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
-from cong.graph.runner import Observer, Runner, check_capacity, executor
+from cong.graph.runner import Observer, Runner, StageFailed, check_capacity, executor
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
 from cong.scales import Scale
@@ -118,16 +118,25 @@ def _run_tracked(job: Job) -> Path:
         tracker.close(None)
         raise
     tracker.close(collect(job.cells, job.store), written.files)
-    made, seconds = len(job.plan.todo), time.monotonic() - started
-    print(f"{made} stages computed, {len(job.plan.stages) - made} found in the store, {seconds:.1f} s")
+    made = sum(job.store.is_complete(stage) for stage in job.plan.todo)
+    seconds = time.monotonic() - started
+    print(f"{made} stages computed, {len(job.plan.stages) - len(job.plan.todo)} found in the store, {seconds:.1f} s")
     return written.page
 
 
 def _compute(job: Job, tracker: Observer, terminal: "Terminal") -> None:
     try:
         Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
+    except StageFailed as failed:
+        if _unfinished(job) or not all(isinstance(error, NothingLeft) for _, error in failed.failures):
+            raise
     finally:
         terminal.close()
+
+
+def _unfinished(job: Job) -> list[str]:
+    """Return the names of the cells that have no result and should have one."""
+    return [cell.name for cell in job.cells if not cell.may_lack and not job.store.is_complete(cell.stage)]
 
 
 def report(job: Job) -> Any:
@@ -135,8 +144,7 @@ def report(job: Job) -> Any:
     from cong.report import write_report
     from cong.report.costs import costs
 
-    missing = [cell.name for cell in job.cells if not job.store.is_complete(cell.stage)]
-    if missing:
+    if missing := _unfinished(job):
         raise UserError(
             f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
         )

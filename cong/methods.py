@@ -9,14 +9,17 @@ A transition gives every method the same models, prompts and settings; methods t
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal
 
 from cong.evaluation import Evaluate
 from cong.generation import (
     BestAgainstWorst,
+    ConfidentPairs,
     ContrastiveGenerate,
     Generate,
     ImplicitReward,
     Judge,
+    Likelihood,
     PairAgreement,
     PreferencePairs,
     Sampling,
@@ -24,10 +27,12 @@ from cong.generation import (
 )
 from cong.graph.stage import Stage
 from cong.models import Model
+from cong.prompts import Subset
 from cong.scales import Scale
 from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, SimPO
 
 GREEDY = Sampling()
+JudgeOfPairs = Literal["student", "weak pair"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +46,15 @@ class Transition:
     judge: Judge
     scale: Scale
     seed: int = 0
+    aligned: Model | None = None
+    """pi_r^w where an earlier transition made it; None aligns the weak model by DPO."""
+    same_tokenizer: bool = True
+    """Whether both models cut text into the same tokens: not so across families."""
 
     @cached_property
-    def weak_aligned(self) -> DPO:
-        """pi_r^w: the weak model after DPO on its own candidates, best against worst (appendix C.2)."""
-        return DPO(model=self.weak, data=self.weak_pairs, seed=self.seed, **self.scale.alignment)
+    def weak_aligned(self) -> Model:
+        """pi_r^w: the weak model after its alignment."""
+        return self.aligned or dpo(self)
 
     @cached_property
     def weak_pairs(self) -> BestAgainstWorst:
@@ -56,7 +65,7 @@ class Transition:
     @property
     def self_aligned(self) -> "Transition":
         """The transition in which the strong model is the weak one: self-alignment."""
-        return dataclasses.replace(self, strong=self.weak)
+        return dataclasses.replace(self, strong=self.weak, same_tokenizer=True)
 
     def respond(self, model: Model, **settings) -> Generate:
         """Plain responses of a model to the training prompts; greedy unless a sampling is given."""
@@ -95,17 +104,39 @@ class Transition:
         return ImplicitReward(post=self.weak_aligned, pre=self.weak)
 
 
-def transition(family: str, *, weak: str, strong: str, scale: Scale, seed: int = 0) -> Transition:
-    """Return the transition between two sizes of a family."""
+def transition(
+    family: str, *, weak: str, strong: str, scale: Scale, seed: int = 0, strong_family: str | None = None
+) -> Transition:
+    """Return the transition between two sizes of a family, or from a size of one family to a size of another."""
     return Transition(
         weak=scale.model(family, weak, seed),
-        strong=scale.model(family, strong, seed),
+        strong=scale.model(strong_family or family, strong, seed),
         prompts=scale.prompts(seed),
         heldout=scale.heldout(seed),
         judge=scale.judge(seed),
         scale=scale,
         seed=seed,
+        same_tokenizer=strong_family in (None, family),
     )
+
+
+def onward(t: Transition, model: Model, *, strong: Model, same_tokenizer: bool = True) -> Transition:
+    """The next transition of a path: the strong model, before and as `model` after, is the weak pair of a stronger."""
+    return dataclasses.replace(t, weak=t.strong, aligned=model, strong=strong, same_tokenizer=same_tokenizer)
+
+
+def staged(
+    family: str, *, sizes: tuple[str, ...], scale: Scale, beta: float, alphas: tuple[float, ...], seed: int = 0
+) -> list[Transition]:
+    """The transitions of a path such as 1.5B -> 3B -> 7B, each with ConG of the one before as its weak pair.
+
+    `alphas` are the coefficients of the steps: ConG moves its model further than the first weak model's alignment did.
+    """
+    path = [transition(family, weak=sizes[0], strong=sizes[1], scale=scale, seed=seed)]
+    for size, alpha in zip(sizes[2:], alphas[:-1], strict=True):
+        aligned = cong(path[-1], alpha=alpha, beta=beta)
+        path.append(onward(path[-1], aligned, strong=scale.model(family, size, seed)))
+    return path
 
 
 def base(t: Transition) -> Model:
@@ -136,24 +167,33 @@ def aux_conf(t: Transition) -> AuxConf:
 
 
 def wspo(t: Transition) -> WSPO:
-    """WSPO (Zhu et al., 2025): match the weak pair's log-ratio, on samples of the weak model (appendix C.2)."""
-    data = t.respond(t.weak, **t.scale.rejected)
-    return WSPO(model=t.strong, data=data, post=t.weak_aligned, pre=t.weak, seed=t.seed, **t.scale.wspo)
+    """WSPO (Zhu et al., 2025): match the weak pair's log-ratio, on samples of the weak model (appendix C.2).
+
+    Token by token where both models have one tokenizer; across tokenizers, sums over the response.
+    """
+    weak = {"data": t.respond(t.weak, **t.scale.rejected), "post": t.weak_aligned, "pre": t.weak}
+    matching = "tokens" if t.same_tokenizer else "sequence"
+    return WSPO(model=t.strong, matching=matching, seed=t.seed, **weak, **t.scale.wspo)
 
 
 def dpo(t: Transition) -> DPO:
-    """DPO of the weak model itself: what makes it pi_r."""
-    return t.weak_aligned
+    """DPO of the weak model on its own candidates, best against worst (appendix C.2): what makes it pi_r^w."""
+    return DPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.alignment)
 
 
-def orpo(t: Transition) -> ORPO:
-    """ORPO (Hong et al., 2024) of the weak model on the pairs of its alignment."""
-    return ORPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.orpo)
+def orpo(t: Transition, *, weight: float | None = None) -> ORPO:
+    """ORPO (Hong et al., 2024) of the weak model on the pairs of its alignment; None takes the scale's weight."""
+    return ORPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.orpo | _given(weight=weight))
 
 
-def simpo(t: Transition) -> SimPO:
-    """SimPO (Meng et al., 2024) of the weak model on the pairs of its alignment."""
-    return SimPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.simpo)
+def simpo(t: Transition, *, beta: float | None = None, gamma: float | None = None) -> SimPO:
+    """SimPO (Meng et al., 2024) of the weak model on the pairs of its alignment; None takes the scale's values."""
+    settings = t.scale.simpo | _given(beta=beta, gamma=gamma)
+    return SimPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **settings)
+
+
+def _given(**values: float | None) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def cong_s(t: Transition, *, alpha: float) -> SFT:
@@ -173,11 +213,43 @@ def cong(t: Transition, *, alpha: float, beta: float) -> DPO:
     return DPO(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed, **t.scale.dpo)
 
 
-def pair_agreement(t: Transition, *, alpha: float, explicit: bool) -> PairAgreement:
+def safe_cong(
+    t: Transition, *, alpha: float, beta: float, margin: float = 0.0, by: JudgeOfPairs = "student", swap: bool = False
+) -> DPO:
+    """Safe Stage II: ConG on those pairs alone in which a judge prefers the chosen response by the margin."""
+    pairs = confident_pairs(t, alpha=alpha, margin=margin, by=by, swap=swap)
+    return DPO(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed, **t.scale.dpo)
+
+
+def confident_pairs(
+    t: Transition, *, alpha: float, margin: float = 0.0, by: JudgeOfPairs = "student", swap: bool = False
+) -> ConfidentPairs:
+    """The pairs of Stage II that the ConG-S model's likelihood, or the weak pair's implicit reward, is sure of."""
+    pairs = cong_pairs(t, alpha=alpha)
+    judges: dict[str, Judge] = {"student": Likelihood(model=cong_s(t, alpha=alpha)), "weak pair": t.implicit}
+    return ConfidentPairs(pairs=pairs, **_sides(pairs, judges[by]), margin=margin, swap=swap)
+
+
+def pair_agreement(
+    t: Transition, *, alpha: float, explicit: bool, pairs: ConfidentPairs | None = None
+) -> PairAgreement:
     """How often the chosen response of Stage II beats the rejected one, by explicit or by implicit reward."""
-    pairs, judge = cong_pairs(t, alpha=alpha), t.judge if explicit else t.implicit
-    chosen, rejected = (Score(responses=side, judge=judge) for side in (pairs.chosen, pairs.rejected))
-    return PairAgreement(pairs=pairs, chosen=chosen, rejected=rejected)
+    every, judge = cong_pairs(t, alpha=alpha), t.judge if explicit else t.implicit
+    return PairAgreement(pairs=pairs or every, **_sides(every, judge))
+
+
+def _sides(pairs: PreferencePairs, judge: Judge) -> dict[str, Score]:
+    return {side: Score(responses=getattr(pairs, side), judge=judge) for side in ("chosen", "rejected")}
+
+
+def alignment_distance(t: Transition) -> Evaluate:
+    """How far alignment moved the weak model: `reward` is KL(pi_r || pi_ref) in nats per response, on held-out prompts.
+
+    The divergence is the mean of log pi_r - log pi_ref over samples of pi_r: the implicit reward of plain samples.
+    """
+    samples = t.generate(t.weak_aligned, t.heldout, sampling=Sampling(temperature=1.0), samples=4)
+    score = Score(responses=samples, judge=t.implicit)
+    return Evaluate(scored=score, implicit=score)
 
 
 def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: int = 1) -> Score:
@@ -194,7 +266,11 @@ def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
     return Evaluate(scored=scored, opponent=opponent, implicit=implicit)
 
 
-def evaluate_contrastive(t: Transition, *, alpha: float) -> Evaluate:
-    """The weak pair's contrastive responses themselves on the held-out prompts (figure 2)."""
-    responses = t.contrast(t.heldout, alpha=alpha)
+def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = None) -> Evaluate:
+    """The weak pair's contrastive responses themselves on the held-out prompts (figure 2).
+
+    With `tuning`, on so many training prompts instead: alpha is not tuned on what it is judged by.
+    """
+    prompts = t.heldout if tuning is None else Subset(prompts=t.prompts, count=tuning)
+    responses = t.contrast(prompts, alpha=alpha)
     return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=responses)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cong.data import PROMPTS, Row, check_prompts, write_rows
+from cong.data import PROMPTS, Row, check_prompts, read_rows, write_rows
 from cong.errors import UserError
 from cong.graph.stage import Context, Stage
 from cong.models import check_hub, hub_dir
@@ -31,6 +31,26 @@ class SyntheticPrompts(Stage):
     def run(self, ctx: Context) -> None:
         rows = make_prompts(self.world, split=self.split, count=self.count, seed=self.seed)
         check_prompts(rows, source=self.title)
+        write_rows(ctx.out / PROMPTS, rows)
+        ctx.summary(prompts=len(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset(Stage):
+    """The first `count` prompts of another source: a grid search need not decode all of them."""
+
+    prompts: Stage
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count = {self.count} is below 1")
+
+    def label(self) -> str:
+        return f"n={self.count}"
+
+    def run(self, ctx: Context) -> None:
+        rows = read_rows(ctx.path(self.prompts) / PROMPTS, limit=self.count)
         write_rows(ctx.out / PROMPTS, rows)
         ctx.summary(prompts=len(rows))
 

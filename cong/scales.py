@@ -36,6 +36,8 @@ class Scale:
     """Seed to what labels the candidates of the weak alignment, and scores the evaluation."""
     alpha: dict[str, float]
     """Contrastive coefficient per family of the weak pair."""
+    sizes: dict[str, tuple[str, str]]
+    """Per family the weak and the strong size of the paper's main table."""
     max_new_tokens: int
     candidates: Settings
     alignment: Settings
@@ -71,6 +73,7 @@ def _tiny() -> Scale:
         heldout=lambda seed: SyntheticPrompts(world=World(seed=seed), split="heldout", count=256, seed=seed),
         judge=lambda seed: ExactReward(world=World(seed=seed)),
         alpha={"qwen": 0.4, "llama": 0.4},
+        sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
         max_new_tokens=48,
         candidates={"samples": 5, "sampling": diverse},
         alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": 1, **training},
@@ -99,7 +102,8 @@ def _pretrained(family: str, size: str, seed: int) -> Pretrain:
         tokenizer=BuildTokenizer(world=world, family=style),
         steps=400,
         batch_documents=64,
-        learning_rate=6e-3,
+        # At the rate of the others the largest ends up no better than the next smaller one.
+        learning_rate=3e-3 if size == "14B" else 6e-3,
         seed=seed,
     )
 
@@ -131,6 +135,7 @@ def _paper() -> Scale:
         heldout=lambda seed: HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
         judge=lambda seed: RewardModel(model=ARMORM),
         alpha={"qwen": 0.5, "llama": 0.4},
+        sizes={"qwen": ("3B", "7B"), "llama": ("3B", "8B")},
         max_new_tokens=2048,
         candidates={"samples": 5, "sampling": diverse},
         alignment={"beta": 0.1, "learning_rate": 8e-7, "epochs": 1, **training},

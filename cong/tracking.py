@@ -126,18 +126,18 @@ class Tracker:
     @_tolerant
     def close(self, results: Results | None, files: tuple[Path, ...] = ()) -> None:
         """Log the cells' results and the report, and end all runs; `results` is None after a failure."""
-        status = "FAILED" if results is None else "FINISHED"
+        finished = {result.cell.name: result.values for result in results or []}
         for cell, run in zip(self._cells, self._cell_runs, strict=True):
             self._link_stages(cell, run)
-        for result, run in zip(results or [], self._cell_runs, strict=False):
-            self._log_values(run, result.values)
+            self._log_values(run, finished.get(cell.name, {}))
         for path in files:
             self._client.log_artifact(self._parent, str(path), "report")
         # Stage runs are open here only after an interrupt.
         for run in sorted(self._open):
             self._end(run, "KILLED")
-        for run in [*self._cell_runs, self._parent]:
-            self._client.set_terminated(run, status=status)
+        for cell, run in zip(self._cells, self._cell_runs, strict=True):
+            self._client.set_terminated(run, status="FINISHED" if cell.name in finished else "FAILED")
+        self._client.set_terminated(self._parent, status="FAILED" if results is None else "FINISHED")
 
     def _end(self, run: str, status: str) -> None:
         self._client.set_terminated(run, status=status)

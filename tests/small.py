@@ -47,7 +47,7 @@ def cells(
 ) -> list[Cell]:
     t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, steps=steps))
     if weak:
-        return [Cell(stage=t.weak_aligned, axes={"method": "weak alignment"})]
+        return [Cell(stage=methods.dpo(t), axes={"method": "weak alignment"})]
     rows = {
         "Base": methods.base(t),
         "Weak SFT (pre)": methods.weak_sft_pre(t),

@@ -8,6 +8,7 @@ import pytest
 from test_training_tiny import dpo, losses, make_model, make_pairs, resources, run, sft, summary, texts
 
 from cong.data import read_rows, write_rows
+from cong.errors import NothingLeft
 from cong.models import LocalModel
 
 
@@ -134,7 +135,7 @@ def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
     stage = sft(tmp_path, rows=4)
     path = tmp_path / "responses" / "responses.parquet"
     write_rows(path, [{**row, "error": "lost"} for row in read_rows(path)])
-    with pytest.raises(ValueError, match=r"no row .* can be trained on"):
+    with pytest.raises(NothingLeft, match=r"no row .* can be trained on"):
         run(stage, tmp_path / "store")
 
 

@@ -4,17 +4,19 @@ responses = ContrastiveGenerate(post=weak_aligned, pre=weak, prompts=prompts, al
 pairs = PreferencePairs(chosen=responses, rejected=Generate(model=student, prompts=prompts, max_new_tokens=64))
 """
 
-from cong.generation.pairs import BestAgainstWorst, PairAgreement, PreferencePairs
-from cong.generation.score import ExactReward, ImplicitReward, Judge, RewardModel, Score
+from cong.generation.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
+from cong.generation.score import ExactReward, ImplicitReward, Judge, Likelihood, RewardModel, Score
 from cong.generation.stages import ContrastiveGenerate, Generate, Sampling
 
 __all__ = [
     "BestAgainstWorst",
+    "ConfidentPairs",
     "ContrastiveGenerate",
     "ExactReward",
     "Generate",
     "ImplicitReward",
     "Judge",
+    "Likelihood",
     "PairAgreement",
     "PreferencePairs",
     "RewardModel",

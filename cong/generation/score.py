@@ -1,6 +1,7 @@
 """`Score`: a reward for every response, written to `scores.parquet` (prompt_id, sample, response, reward, ...).
 
-The judge is a value: the exact reward of the synthetic world, a reward model, or the implicit reward of a weak pair.
+The judge is a value: the exact reward of the synthetic world, a reward model, the implicit reward of a weak pair, or
+the likelihood under one model.
 """
 
 from collections.abc import Iterator
@@ -52,7 +53,17 @@ class ImplicitReward:
         return "implicit"
 
 
-Judge = ExactReward | RewardModel | ImplicitReward
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """log pi(y|x) of one model, in nats, by a teacher-forced pass."""
+
+    model: Model
+
+    def __str__(self) -> str:
+        return "likelihood"
+
+
+Judge = ExactReward | RewardModel | ImplicitReward | Likelihood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,37 +98,41 @@ class Score(Stage):
         if isinstance(self.judge, ExactReward):
             return [_exact(self.judge.world, row) for row in rows]
         directories = tuple(model_dir(ctx, model) for model in _models(self.judge))
-        if isinstance(self.judge, ImplicitReward):
-            worker = partial(PairScorer, directories, ctx.resources)
+        if isinstance(self.judge, ImplicitReward | Likelihood):
+            worker = partial(LogprobScorer, directories, ctx.resources)
         else:
             trusted = isinstance(self.judge.model, HubModel) and self.judge.model.trust_remote_code
             worker = partial(RewardScorer, directories, ctx.resources, trust_remote_code=trusted)
         return map_rows(ctx, worker, rows, max_error_share=self.max_error_share)
 
 
-class PairScorer:
-    """Worker that holds a weak pair and computes implicit rewards."""
+class LogprobScorer:
+    """Worker that holds a weak pair and computes implicit rewards, or one model and computes likelihoods."""
 
     def __init__(self, directories: tuple[Path, ...], resources: Resources) -> None:
         import torch
         from transformers import AutoTokenizer
 
-        from cong.decoding import load_pair
+        from cong.decoding import load_model, load_pair
 
         if resources.device == "cpu":
             torch.set_num_threads(resources.threads)
-        post, pre = directories
-        self.tokenizer = AutoTokenizer.from_pretrained(pre)
-        self.pair = load_pair(post=post, pre=pre, dtype=resources.dtype, device=resources.device)
+        # The last one is never an adapter, which may lack a tokenizer of its own.
+        self.tokenizer = AutoTokenizer.from_pretrained(directories[-1])
+        load = {"dtype": resources.dtype, "device": resources.device}
+        if len(directories) == 1:
+            self.models = [load_model(directories[0], **load)]
+        else:
+            self.models = list(load_pair(post=directories[0], pre=directories[1], **load))
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
-        """Yield every row with log pi_r - log pi_ref of its response and end token."""
+        """Yield every row with log pi_r - log pi_ref, or log pi, of its response and end token."""
         good = [row for row in rows if row["error"] is None]
         yield from (_scored(row, None) for row in rows if row["error"] is not None)
         for start in range(0, len(good), CHUNK):
             batch = good[start : start + CHUNK]
-            post, pre = (self._logprobs(model, batch) for model in self.pair)
-            yield from (_scored(row, a - b) for row, a, b in zip(batch, post, pre, strict=True))
+            logprobs = [self._logprobs(model, batch) for model in self.models]
+            yield from (_scored(row, post - sum(pre)) for row, post, *pre in zip(batch, *logprobs, strict=True))
 
     def _logprobs(self, model: Any, rows: list[Row]) -> list[float]:
         from cong.decoding import teacher_forced_logprobs
@@ -172,7 +187,7 @@ class RewardScorer:
 def _models(judge: Judge) -> tuple[Model, ...]:
     if isinstance(judge, ImplicitReward):
         return (judge.post, judge.pre)
-    return (judge.model,) if isinstance(judge, RewardModel) else ()
+    return (judge.model,) if isinstance(judge, RewardModel | Likelihood) else ()
 
 
 def _exact(world: World, row: Row) -> Row:

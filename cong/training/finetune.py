@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+from cong.errors import NothingLeft
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
 from cong.models import Model, check_model, model_dir
@@ -89,6 +90,6 @@ class Finetune(Stage):
 
         rows = self.token_rows(ctx, AutoTokenizer.from_pretrained(job.model))
         if not rows.lengths:
-            raise ValueError(f"no row of {self.data.title} can be trained on: {rows.counts}")
+            raise NothingLeft(f"no row of {self.data.title} can be trained on: {rows.counts}")
         rows.save(job.tokens)
         launch(train, dataclasses.replace(job, counts=rows.counts), resources=ctx.resources, scratch=ctx.out / ".ray")
