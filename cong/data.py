@@ -19,6 +19,8 @@ PROMPTS = "prompts.parquet"
 RESPONSES = "responses.parquet"
 PAIRS = "pairs.parquet"
 SCORES = "scores.parquet"
+REFERENCE = "reference"
+"""Column of prompts, and of the responses to them, that holds what a response is checked against."""
 
 Row = dict[str, Any]
 

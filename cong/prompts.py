@@ -1,6 +1,7 @@
 """Stages that yield prompts: of the synthetic world, of a file, or of a dataset on the Hugging Face hub.
 
-Each writes `prompts.parquet` with the columns `prompt_id` (unique) and `prompt` (one user turn).
+Each writes `prompts.parquet` with the columns `prompt_id` (unique) and `prompt` (one user turn), and `reference` where
+responses are checked against one: a final answer, or tests.
 """
 
 import hashlib
@@ -13,14 +14,15 @@ from cong.data import PROMPTS, Row, check_prompts, read_rows, write_rows
 from cong.errors import UserError
 from cong.graph.stage import Context, Stage
 from cong.models import check_hub, hub_dir
-from cong.synthetic.world import World, make_prompts
+from cong.synthetic.domain import Domain
+from cong.synthetic.world import make_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPrompts(Stage):
     """Prompts of the synthetic world; `train` and `heldout` never share one."""
 
-    world: World
+    world: Domain
     split: Literal["train", "heldout"]
     count: int
     seed: int = 0

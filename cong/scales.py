@@ -8,11 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
+from cong.benchmarks import GSM8K, HUMANEVAL, MATH, MBPP, BenchmarkPrompts
 from cong.errors import UserError
-from cong.generation import ExactReward, RewardModel, Sampling
+from cong.generation import AnswerMatch, ExactReward, RewardModel, Sampling, UnitTests
 from cong.graph.stage import Stage
 from cong.models import HubModel, Model
 from cong.prompts import HubPrompts, SyntheticPrompts
+from cong.synthetic.code_world import CodeWorld
+from cong.synthetic.domain import Domain
+from cong.synthetic.math_world import MathWorld
 from cong.synthetic.models import Size
 from cong.synthetic.stages import BuildTokenizer, Pretrain
 from cong.synthetic.tokenizer import Family
@@ -32,12 +36,14 @@ class Scale:
     """Seed to the training prompts."""
     heldout: Callable[[int], Stage]
     """Seed to the prompts of the evaluation."""
-    judge: Callable[[int], ExactReward | RewardModel]
+    judge: Callable[[int], ExactReward | RewardModel | AnswerMatch | UnitTests]
     """Seed to what labels the candidates of the weak alignment, and scores the evaluation."""
     alpha: dict[str, float]
     """Contrastive coefficient per family of the weak pair."""
     sizes: dict[str, tuple[str, str]]
     """Per family the weak and the strong size of the paper's main table."""
+    in_domain: Callable[[str], "Scale"]
+    """Domain (chat, math, code) to the scale with its prompts, judge and, at tiny scale, models."""
     max_new_tokens: int
     candidates: Settings
     alignment: Settings
@@ -62,19 +68,23 @@ def scale(name: str) -> Scale:
     return makers[name]()
 
 
-def _tiny() -> Scale:
+def _tiny(domain: str = "chat") -> Scale:
+    world, judge = _tiny_world(domain), _tiny_judge(domain)
+    # A response in code takes a process to judge.
+    count, tokens = (512, 72) if domain == "code" else (1024, 48)
     diverse = Sampling(temperature=0.8, top_p=0.95)
     training = {"global_batch_size": 32, "max_length": 128, "scheduler": "cosine", "warmup_ratio": 0.1}
     return Scale(
         name="tiny",
-        model=_pretrained,
+        model=lambda family, size, seed: _pretrained(family, size, seed, world=world(seed)),
         # Every seed is a world of its own: other knowledge, models, prompts and samples.
-        prompts=lambda seed: SyntheticPrompts(world=World(seed=seed), split="train", count=1024, seed=seed),
-        heldout=lambda seed: SyntheticPrompts(world=World(seed=seed), split="heldout", count=256, seed=seed),
-        judge=lambda seed: ExactReward(world=World(seed=seed)),
+        prompts=lambda seed: SyntheticPrompts(world=world(seed), split="train", count=count, seed=seed),
+        heldout=lambda seed: SyntheticPrompts(world=world(seed), split="heldout", count=256, seed=seed),
+        judge=judge,
+        in_domain=_tiny,
         alpha={"qwen": 0.4, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
-        max_new_tokens=48,
+        max_new_tokens=tokens,
         candidates={"samples": 5, "sampling": diverse},
         alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": 1, **training},
         contrastive={"sampling": Sampling()},
@@ -89,12 +99,26 @@ def _tiny() -> Scale:
     )
 
 
-def _pretrained(family: str, size: str, seed: int) -> Pretrain:
+def _tiny_world(domain: str) -> Callable[[int], World | MathWorld | CodeWorld]:
+    worlds = {"chat": World, "math": MathWorld, "code": CodeWorld}
+    if domain not in worlds:
+        raise UserError(f"unknown domain {domain!r}: known are {', '.join(worlds)}")
+    return lambda seed: worlds[domain](seed=seed)
+
+
+def _tiny_judge(domain: str) -> Callable[[int], ExactReward | AnswerMatch | UnitTests]:
+    if domain == "chat":
+        return lambda seed: ExactReward(world=World(seed=seed))
+    checked = AnswerMatch() if domain == "math" else UnitTests(seconds=2.0, memory_bytes=256 << 20)
+    return lambda seed: checked
+
+
+def _pretrained(family: str, size: str, seed: int, *, world: Domain) -> Pretrain:
     families, sizes = get_args(Family), get_args(Size)
     if family not in families or size not in sizes:
         known = f"families are {', '.join(families)}, sizes {', '.join(sizes)}"
         raise UserError(f"there is no tiny model {family}-{size}: {known}")
-    world, style = World(seed=seed), cast(Family, family)
+    style = cast(Family, family)
     return Pretrain(
         world=world,
         family=style,
@@ -124,16 +148,17 @@ ARMORM = HubModel(
 ULTRAFEEDBACK = ("HuggingFaceH4/ultrafeedback_binarized", "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85")
 
 
-def _paper() -> Scale:
-    repo, revision = ULTRAFEEDBACK
+def _paper(domain: str = "chat") -> Scale:
+    prompts, heldout, judge = _paper_data(domain)
     diverse = Sampling(temperature=0.8, top_p=0.95)
     training = {"global_batch_size": 64, "max_length": 2048, "scheduler": "cosine", "warmup_ratio": 0.1}
     return Scale(
         name="paper",
         model=lambda family, size, seed: _checkpoint(family, size),
-        prompts=lambda seed: HubPrompts(repo=repo, revision=revision, split="train_prefs"),
-        heldout=lambda seed: HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
-        judge=lambda seed: RewardModel(model=ARMORM),
+        prompts=lambda seed: prompts,
+        heldout=lambda seed: heldout,
+        judge=lambda seed: judge,
+        in_domain=_paper,
         alpha={"qwen": 0.5, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "8B")},
         max_new_tokens=2048,
@@ -151,6 +176,33 @@ def _paper() -> Scale:
         rejected={"sampling": diverse},
         dpo={"learning_rate": 6e-7, "epochs": 1, **training},
     )
+
+
+def _paper_data(domain: str) -> tuple[Stage, Stage, RewardModel | AnswerMatch | UnitTests]:
+    """Training prompts, held-out prompts and judge."""
+    repo, revision = ULTRAFEEDBACK
+    if domain == "chat":
+        prompts = HubPrompts(repo=repo, revision=revision, split="train_prefs")
+        return (
+            prompts,
+            HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
+            RewardModel(model=ARMORM),
+        )
+    # The paper trains on the benchmarks' own training prompts; CodeDPO, its pairs for code, has no pinned source here.
+    known = {
+        "gsm8k": (GSM8K, GSM8K, AnswerMatch()),
+        "math": (MATH, MATH, AnswerMatch()),
+        "mbpp": (MBPP, MBPP, UnitTests()),
+        "code": (MBPP, HUMANEVAL, UnitTests()),
+    }
+    if domain not in known:
+        raise UserError(f"unknown domain {domain!r}: known are chat, {', '.join(known)}")
+    learned, tested, judge = known[domain]
+    prompts, heldout = (
+        BenchmarkPrompts(benchmark=learned, split="train"),
+        BenchmarkPrompts(benchmark=tested, split="test"),
+    )
+    return prompts, heldout, judge
 
 
 def _checkpoint(family: str, size: str) -> HubModel:

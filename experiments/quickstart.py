@@ -15,9 +15,9 @@ import dataclasses
 from collections.abc import Iterator
 
 from cong import methods
-from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Results
 from cong.report import Block, Figure, Responses, Table, Text
+from cong.report.examples import side_by_side
 from cong.report.statistics import best_row, difference, estimate, select, spearman, values_of
 
 METHODS = ("Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
@@ -184,20 +184,5 @@ def _alpha_text(results: Results) -> Text:
 
 def _side_by_side(results: Results) -> Responses:
     first = values_of(results, "seed")[0]
-    answers = {
-        method: {
-            row["prompt_id"]: row
-            for row in select(results, method=method, decoding="greedy", seed=first)[0].rows(EVALUATION)
-        }
-        for method in METHODS
-    }
-    shared = sorted(set.intersection(*(set(rows) for rows in answers.values())))
-    common = shared[:: max(len(shared) // 5, 1)][:5]
-    prompts = [
-        (
-            answers[METHODS[0]][prompt_id]["prompt"],
-            {m: f"{rows[prompt_id]['response']}  ({rows[prompt_id]['reward']:.2f})" for m, rows in answers.items()},
-        )
-        for prompt_id in common
-    ]
-    return Responses(title="Five prompts", prompts=prompts, caption="Greedy responses, explicit reward in brackets.")
+    found = {method: select(results, method=method, decoding="greedy", seed=first)[0] for method in METHODS}
+    return side_by_side(found, count=5, title="Five prompts", caption="Greedy responses, explicit reward in brackets.")

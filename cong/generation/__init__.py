@@ -4,11 +4,21 @@ responses = ContrastiveGenerate(post=weak_aligned, pre=weak, prompts=prompts, al
 pairs = PreferencePairs(chosen=responses, rejected=Generate(model=student, prompts=prompts, max_new_tokens=64))
 """
 
+from cong.generation.judges import (
+    AnswerMatch,
+    ExactReward,
+    ImplicitReward,
+    Judge,
+    Likelihood,
+    RewardModel,
+    UnitTests,
+)
 from cong.generation.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
-from cong.generation.score import ExactReward, ImplicitReward, Judge, Likelihood, RewardModel, Score
+from cong.generation.score import Score
 from cong.generation.stages import ContrastiveGenerate, Generate, Sampling
 
 __all__ = [
+    "AnswerMatch",
     "BestAgainstWorst",
     "ConfidentPairs",
     "ContrastiveGenerate",
@@ -22,4 +32,5 @@ __all__ = [
     "RewardModel",
     "Sampling",
     "Score",
+    "UnitTests",
 ]

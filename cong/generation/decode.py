@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cong.data import RESPONSES, Row, chat_prompt_ids, write_rows
+from cong.data import REFERENCE, RESPONSES, Row, chat_prompt_ids, write_rows
 from cong.generation.rows import map_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
@@ -131,4 +131,5 @@ class Decoder:
             "logprob_pre": pre,
             "implicit_reward": None if pre is None else post - pre,
             "error": completion.error,
+            **{name: row[name] for name in (REFERENCE,) if name in row},
         }

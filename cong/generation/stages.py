@@ -7,7 +7,7 @@ Columns: prompt_id, prompt, sample, alpha, response, response_token_ids, num_tok
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cong.data import PROMPTS, Row, read_rows, row_seed
+from cong.data import PROMPTS, REFERENCE, Row, read_rows, row_seed
 from cong.generation.decode import DecodeJob, decode_stage
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
@@ -136,6 +136,7 @@ def request_rows(prompts: list[Row], *, samples: int, seed: int, alpha: float = 
             "sample": sample,
             "alpha": alpha,
             "seed": row_seed(seed=seed, prompt_id=row["prompt_id"], sample=sample),
+            **{name: row[name] for name in (REFERENCE,) if name in row},
         }
         for row in prompts
         for sample in range(samples)

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cong.synthetic.domain import Document, Domain
 from cong.synthetic.tokenizer import Family
-from cong.synthetic.world import Document, World, make_documents
+from cong.synthetic.world import make_documents
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ def build_config(family: Family, size: Size, tokenizer: "PreTrainedTokenizerBase
 
 def pretrain(
     *,
-    world: World,
+    world: Domain,
     family: Family,
     size: Size,
     tokenizer_dir: str | Path,
@@ -116,7 +117,7 @@ def pretrain(
 
 
 def heldout_loss(
-    world: World, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: int = 1024
+    world: Domain, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: int = 1024
 ) -> float:
     """Mean loss per response token on the corpus's texts about held-out prompts: a size's capability."""
     import torch
@@ -214,7 +215,7 @@ def _schedule(step: int, *, steps: int) -> float:
 
 
 def _batches(
-    world: World, tokenizer: "PreTrainedTokenizerBase", *, first: int, steps: int, size: int, seed: int
+    world: Domain, tokenizer: "PreTrainedTokenizerBase", *, first: int, steps: int, size: int, seed: int
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
     """Yield batches first to steps. Within a chunk, texts of like length share a batch: less padding to compute."""
     for chunk in range(first // _CHUNK_STEPS, math.ceil(steps / _CHUNK_STEPS)):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from cong.graph.journal import truncate_metrics
 from cong.graph.stage import Context, Stage
+from cong.synthetic.domain import Domain
 from cong.synthetic.models import Size, pretrain
 from cong.synthetic.tokenizer import Family, build_tokenizer
-from cong.synthetic.world import World
 
 LOG_EVERY = 10
 
@@ -15,7 +15,7 @@ LOG_EVERY = 10
 class BuildTokenizer(Stage):
     """A byte-pair tokenizer with the chat template of a family, trained on the world's corpus."""
 
-    world: World
+    world: Domain
     family: Family
 
     def label(self) -> str:
@@ -29,7 +29,7 @@ class BuildTokenizer(Stage):
 class Pretrain(Stage):
     """A base model of one size, trained on the world's corpus: what a hub's checkpoint is elsewhere."""
 
-    world: World
+    world: Domain
     family: Family
     size: Size
     tokenizer: BuildTokenizer

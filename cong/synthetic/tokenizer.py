@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cong.synthetic.world import World, make_documents
+from cong.synthetic.domain import Domain
+from cong.synthetic.world import make_documents
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,7 +80,7 @@ STYLES: dict[Family, Style] = {
 }
 
 
-def build_tokenizer(world: World, *, family: Family, directory: str | Path) -> None:
+def build_tokenizer(world: Domain, *, family: Family, directory: str | Path) -> None:
     """Train a family's tokenizer on the world's corpus and save it in Hugging Face format."""
     from transformers import PreTrainedTokenizerFast
 
@@ -92,7 +93,7 @@ def build_tokenizer(world: World, *, family: Family, directory: str | Path) -> N
     fast.save_pretrained(str(directory))
 
 
-def _train_bpe(world: World, *, style: Style) -> "Tokenizer":
+def _train_bpe(world: Domain, *, style: Style) -> "Tokenizer":
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -111,7 +112,7 @@ def _train_bpe(world: World, *, style: Style) -> "Tokenizer":
     return tokenizer
 
 
-def _corpus(world: World, *, seed: int) -> list[str]:
+def _corpus(world: Domain, *, seed: int) -> list[str]:
     documents = make_documents(world, count=_TRAINING_DOCUMENTS, seed=seed)
     return [f"user\n{d.prompt}\nassistant\n\n{d.response}" for d in documents]
 

@@ -17,9 +17,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Literal
 
-Split = Literal["train", "heldout"]
+from cong.synthetic.domain import Document, Domain, Split, split_positions
 
 CATEGORIES = ("birds", "tools", "towns", "fruits", "games", "lakes", "songs", "hats", "gods", "boats", "herbs", "rocks")
 ATTRIBUTES = ("old", "heavy", "bright", "sweet", "quiet", "rare", "round", "swift")
@@ -32,7 +31,6 @@ PART_MARK = ";"
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 _PROMPT = re.compile(r"name (\w+) (\w+) (\w+) and (\w+) (\w+) (\w+)")
-_HELDOUT_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +47,6 @@ class Part:
 
     count: int
     subject: Subject
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """One pretraining example: a chat of one turn."""
-
-    prompt: str
-    response: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +101,14 @@ class World:
     @cached_property
     def splits(self) -> dict[Split, tuple[int, ...]]:
         """Positions in `prompts` per split; the two are disjoint and cover all."""
-        order = list(range(len(self.prompts)))
-        self._rng("splits").shuffle(order)
-        heldout = round(len(order) * _HELDOUT_SHARE)
-        return {"heldout": tuple(order[:heldout]), "train": tuple(order[heldout:])}
+        return split_positions(len(self.prompts), rng=self._rng("splits"))
+
+    def document(self, *, split: Split, rng: random.Random) -> Document:
+        """Draw one text of the corpus."""
+        return _write_document(self, split=split, rng=rng)
+
+    def reference(self, prompt: str) -> None:
+        """Return nothing: the exact reward judges a response without a reference."""
 
     def _near_misses(self, subject: Subject) -> list[str]:
         others = (s for s in self.subjects if s.category == subject.category and s != subject)
@@ -125,18 +119,20 @@ class World:
         return random.Random(f"world/{self.seed}/{purpose}")
 
 
-def make_prompts(world: World, *, split: Split, count: int, seed: int) -> list[dict[str, str]]:
+def make_prompts(world: Domain, *, split: Split, count: int, seed: int) -> list[dict[str, str]]:
     """Draw distinct prompts; a prompt_id names the same prompt of this world whatever the count and the seed."""
     available = world.splits[split]
     _check_range("count", count, low=1, high=len(available))
     chosen = random.Random(f"prompts/{split}/{seed}").sample(available, count)
-    return [{"prompt_id": f"{split}-{index:06d}", "prompt": world.prompts[index]} for index in chosen]
+    rows = [{"prompt_id": f"{split}-{index:06d}", "prompt": world.prompts[index]} for index in chosen]
+    references = {row["prompt"]: world.reference(row["prompt"]) for row in rows}
+    return [row | ({"reference": text} if (text := references[row["prompt"]]) else {}) for row in rows]
 
 
-def make_documents(world: World, *, count: int, seed: int, start: int = 0, split: Split = "train") -> list[Document]:
+def make_documents(world: Domain, *, count: int, seed: int, start: int = 0, split: Split = "train") -> list[Document]:
     """Return documents start to start + count of an endless corpus, each a function of (world, split, seed, number)."""
     numbers = range(start, start + count)
-    return [_write_document(world, split=split, rng=random.Random(f"corpus/{split}/{seed}/{n}")) for n in numbers]
+    return [world.document(split=split, rng=random.Random(f"corpus/{split}/{seed}/{n}")) for n in numbers]
 
 
 def read_prompt(prompt: str) -> tuple[Part, Part]:

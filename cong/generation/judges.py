@@ -1,0 +1,109 @@
+"""Judges: what gives a response its reward. A judge is a value; `Score` is the stage that asks it.
+
+ExactReward(world=world)                      the reward that defines the synthetic chat world
+RewardModel(model=armorm)                     a sequence classifier
+ImplicitReward(post=weak_aligned, pre=weak)   log pi_r - log pi_ref of a weak pair
+Likelihood(model=student)                     log pi of one model
+AnswerMatch()                                 1 when the final answer is that of the row's reference
+UnitTests(seconds=5)                          1 when the code passes the row's reference, which is tests
+"""
+
+from dataclasses import dataclass
+
+from cong.evaluation.sandbox import Limits
+from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe
+from cong.synthetic.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactReward:
+    """The reward that defines the synthetic world."""
+
+    world: World
+
+    def __str__(self) -> str:
+        return "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel:
+    """A sequence-classification model with one score per conversation, such as ArmoRM."""
+
+    model: Model
+
+    def __str__(self) -> str:
+        return describe(self.model).split("/")[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitReward:
+    """log pi_r(y|x) - log pi_ref(y|x) of a weak pair, in nats, by a teacher-forced pass (Eq. 4 and 6 without beta)."""
+
+    post: Model
+    pre: Model
+
+    def __str__(self) -> str:
+        return "implicit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """log pi(y|x) of one model, in nats, by a teacher-forced pass."""
+
+    model: Model
+
+    def __str__(self) -> str:
+        return "likelihood"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerMatch:
+    """1 when the final answer equals the reference of the prompt, else 0 (`cong.evaluation.answers`)."""
+
+    def __str__(self) -> str:
+        return "answer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTests:
+    """1 when the code of a response passes the tests that are the prompt's reference, in the sandbox, else 0."""
+
+    seconds: float = 5.0
+    memory_bytes: int = 512 << 20
+
+    def __str__(self) -> str:
+        return "tests"
+
+    @property
+    def limits(self) -> Limits:
+        """What a program may use."""
+        return Limits(seconds=self.seconds, memory_bytes=self.memory_bytes)
+
+
+Judge = ExactReward | RewardModel | ImplicitReward | Likelihood | AnswerMatch | UnitTests
+NeedsReference = AnswerMatch | UnitTests
+
+
+def judge_models(judge: Judge) -> tuple[Model, ...]:
+    """Return the models that a judge holds, the aligned one of a pair first."""
+    if isinstance(judge, ImplicitReward):
+        return (judge.post, judge.pre)
+    return (judge.model,) if isinstance(judge, RewardModel | Likelihood) else ()
+
+
+def trusts_remote_code(judge: RewardModel) -> bool:
+    """Tell whether the experiment allows the code that lies beside a reward model."""
+    return isinstance(judge.model, HubModel) and judge.model.trust_remote_code
+
+
+def check_judge(judge: Judge) -> None:
+    """Raise `UserError` for what can be seen to be missing before anything runs."""
+    implicit = isinstance(judge, ImplicitReward)
+    for index, model in enumerate(judge_models(judge)):
+        check_model(model, adapter=implicit and index == 0)
+    if isinstance(judge, ImplicitReward):
+        check_same_tokenizer(judge.post, judge.pre)
+    if isinstance(judge, UnitTests):
+        from cong.evaluation.sandbox import check_sandbox
+
+        check_sandbox()
