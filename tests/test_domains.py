@@ -110,12 +110,19 @@ class Written(Stage):
             ctx.out / RESPONSES,
             [
                 {
-                    "row_id": f"p{number}#0", "prompt_id": f"p{number}", "prompt": "?", "sample": 0, "response": response,
-                    "num_tokens": 3, "finish_reason": "stop", "error": None, "reference": reference,
+                    "row_id": f"p{number}#0",
+                    "prompt_id": f"p{number}",
+                    "prompt": "?",
+                    "sample": 0,
+                    "response": response,
+                    "num_tokens": 3,
+                    "finish_reason": "stop",
+                    "error": None,
+                    "reference": reference,
                 }
                 for number, (response, reference) in enumerate(self.rows)
             ],
-        )  # fmt: skip
+        )
 
 
 def rewards(store: Store, judge, *rows: tuple[str, str]) -> list[float]:
