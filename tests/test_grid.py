@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,23 @@ def test_the_command_line_takes_a_grid(tmp_path):
     wrong = subprocess.run([*command, "--grid", "alpha=0.5,1.5"], capture_output=True, text=True, cwd=root)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "alpha = 1.5 is not in [0, 1]" in wrong.stderr
+
+
+def test_the_points_of_a_grid_share_what_they_have_in_common():
+    job = launch.prepare(
+        Path(__file__).parent.parent / "experiments" / "alpha_sweep.py",
+        scale="tiny",
+        assignments=[],
+        grid=("alpha=0:1:0.1", "beta=0.1,0.5"),
+        resources=Resources(name="t", ray=False, actors=0),
+        store=Store(Path("no-such-store")),
+    )
+    kinds = Counter(stage.name for stage in job.plan.stages)
+    students = [stage for stage in job.plan.stages if stage.name == "DPO" and stage.beta == 0.1 and stage.seed == 0]  # pyright: ignore
+    assert len(job.cells) == 22
+    assert (kinds["ContrastiveGenerate"], kinds["SFT"]) == (11, 11)
+    assert kinds["DPO"] == 22 + 1, "22 of Stage II and one weak alignment"
+    assert len(students) == 11 + 1
+    assert kinds["ReferenceLogprobs"] == 11 + 1
+    sampled = [stage for stage in job.plan.stages if stage.name == "Generate" and stage.title == "Generate(T=0.8)"]
+    assert len(sampled) == 11, "one set of rejected responses for both betas"

@@ -11,31 +11,31 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-
-@runtime_checkable
-class HasIdentity(Protocol):
-    """A value that states its own identity, such as a stage or a checkpoint directory."""
-
-    def identity(self) -> Any:
-        """Return the identity as JSON-compatible data."""
-        ...
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 (64 hexadecimal digits) of the canonical form of `value`."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(canonical(value))
+
+
+def digest(data: Any) -> str:
+    """Return the SHA-256 of data that is in canonical form already."""
+    return hashlib.sha256(_ENCODER.encode(data).encode()).hexdigest()
 
 
 def canonical(value: Any) -> Any:
-    """Return `value` as JSON-compatible data; raise `TypeError` where there is no canonical form."""
+    """Return `value` as JSON-compatible data; raise `TypeError` where there is no canonical form.
+
+    A value whose class has a method `identity`, such as a stage or a checkpoint directory, states its own.
+    """
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):
         return _number(value)
-    if isinstance(value, HasIdentity) and not isinstance(value, type):
+    if hasattr(type(value), "identity"):
         return value.identity()
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]

@@ -102,7 +102,7 @@ class Stage:
     @cached_property
     def fingerprint(self) -> str:
         """Return 64 hexadecimal digits over name, version, every field and the fingerprints of the inputs."""
-        return fp.fingerprint({"stage": self.name, "version": self.VERSION, "fields": fp.fields_of(self)})
+        return fp.digest({"stage": self.name, "version": self.VERSION, "fields": fp.fields_of(self)})
 
     def identity(self) -> Any:
         """Return what stands for this stage inside another's identity."""
