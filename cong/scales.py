@@ -111,7 +111,7 @@ def _tiny_world(domain: str) -> Callable[[int], World | MathWorld | CodeWorld]:
 def _tiny_judge(domain: str) -> Callable[[int], ExactReward | AnswerMatch | UnitTests]:
     if domain == "chat":
         return lambda seed: ExactReward(world=World(seed=seed))
-    checked = AnswerMatch() if domain == "math" else UnitTests(seconds=2.0, memory_bytes=256 << 20)
+    checked = AnswerMatch() if domain == "math" else UnitTests(cpu_seconds=1, memory_bytes=256 << 20)
     return lambda seed: checked
 
 

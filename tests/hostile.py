@@ -1,116 +1,147 @@
-"""Programs that try to break out of the sandbox or to look as if they had passed.
+"""Programs that mean harm, or that want to pass without being right. `OUTSIDE` stands for a directory of the outside.
 
-Each names how it is allowed to end. Those that end well ("passed") assert themselves that what they tried was refused.
+Each has the reasons for which it may be stopped. None is run anywhere but in the sandbox; the tests are `TESTS`.
 """
 
-REFUSED = """
-def refused(call, *arguments, **options):
-    try:
-        call(*arguments, **options)
-    except (OSError, MemoryError, ImportError, ValueError):
-        return
-    raise RuntimeError(f"{call} was allowed")
-import os, signal, socket, subprocess, sys, threading, time, ctypes, resource
-"""
+TESTS = "assert f(3) == 6\nassert f(-1) == -2\nassert abs(f(0.5) - 1) < 1e-9"
+GOOD = "def f(x):\n    return 2 * x\n"
+_CALL = "import ctypes\ncall = ctypes.CDLL(None, use_errno=True).syscall\n"
+_IGNORE = "import signal\nfor n in set(signal.valid_signals()) - {9, 19}:\n    signal.signal(n, signal.SIG_IGN)\n"
 
-HARMFUL = {
-    "an endless loop": ("while True: pass", {"timeout"}),
-    "a long sleep": ("import time; time.sleep(1000)", {"timeout"}),
-    "a fork": ("refused(os.fork)", {"passed"}),
-    "a fork bomb": ("while True:\n    try: os.fork()\n    except OSError: break", {"passed"}),
-    "a fork bomb that does not give up": (
-        "while True:\n    try: os.fork()\n    except OSError: pass",
-        {"timeout"},
-    ),
-    "a fork through the C library": (
-        "libc = ctypes.CDLL(None)\nassert libc.fork() == -1\nassert libc.syscall(57) == -1",
-        {"passed"},
-    ),
-    "a shell": ("refused(os.execv, '/bin/sh', ['sh', '-c', 'echo out'])", {"passed"}),
-    "a subprocess": ("refused(subprocess.run, [sys.executable, '-c', '1'])", {"passed"}),
-    "a memory hog": ("hog = []\nwhile True: hog.append(bytearray(1 << 24))", {"memory"}),
-    "one huge object": ("x = bytearray(1 << 40)", {"memory"}),
-    "a thread bomb": (
-        "import itertools\n"
-        "def wait(): time.sleep(60)\n"
-        "try:\n    for _ in itertools.count(): threading.Thread(target=wait, daemon=True).start()\n"
-        "except (RuntimeError, MemoryError): pass",
-        {"passed", "memory", "timeout", "killed", "exception"},
-    ),
-    "a thread that outlives": (
-        "def spin():\n    while True: pass\nthreading.Thread(target=spin).start()",
-        {"passed"},
-    ),
-    "a write outside": (
-        "for path in ('/out', '/usr/lib/out', sys.base_prefix + '/out', '/old/out'): refused(open, path, 'w')",
-        {"passed"},
-    ),
-    "a climb out": ("refused(open, '../../../../etc/passwd')\nassert os.listdir('/..') == os.listdir('/')", {"passed"}),
-    "a symbolic link out": ("os.symlink('/etc', 'link')\nrefused(os.listdir, 'link')", {"passed"}),
-    "the host's files": (
-        "for path in ('/etc/passwd', '/home', '/tmp', '/var', '/proc/1/environ', '/sys', '/dev'):\n"
-        "    refused(os.stat, path)",
-        {"passed"},
-    ),
-    "the environment": ("assert set(os.environ) <= {'LC_CTYPE'}, dict(os.environ)", {"passed"}),
-    "a socket": (
-        "refused(socket.socket)\nrefused(socket.create_connection, ('127.0.0.1', 80))\nrefused(socket.socketpair)",
-        {"passed"},
-    ),
-    "killing its parent": ("refused(os.kill, os.getppid(), signal.SIGKILL)", {"passed"}),
-    "killing everything": ("refused(os.kill, -1, signal.SIGKILL)\nrefused(os.killpg, 0, signal.SIGKILL)", {"passed"}),
-    "a gigabyte of output": ("while True: os.write(1, b'x' * (1 << 16))", {"output"}),
-    "a gigabyte of errors": ("while True: sys.stderr.write('x' * (1 << 16))", {"output"}),
-    "a gigabyte on disk": (
-        "refused(lambda: [open(f'{n}', 'wb').write(b'x' * (1 << 20)) for n in range(1024)])",
-        {"passed", "killed"},
-    ),
-    "a huge file": (
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "refused(os.truncate, os.open('f', os.O_CREAT | os.O_RDWR), 1 << 30)",
-        {"passed"},
-    ),
-    "a million files": ("refused(lambda: [open(f'{n}', 'w').close() for n in range(10**6)])", {"passed"}),
-    "deaf to signals": (
-        "for number in range(1, 32):\n"
-        "    try: signal.signal(number, signal.SIG_IGN)\n"
-        "    except (OSError, ValueError): pass\n"
-        "while True: pass",
-        {"timeout"},
-    ),
-    "more time for itself": (
-        "refused(resource.setrlimit, resource.RLIMIT_CPU, (10**6, 10**6))\nrefused(os.setpriority, 0, 0, -20)",
-        {"passed"},
-    ),
-    "tracing its parent": ("assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == -1", {"passed"}),
-    "a mount": ("assert ctypes.CDLL(None).mount(b'none', b'/work', b'tmpfs', 0, b'') == -1", {"passed"}),
-    "new namespaces": ("assert ctypes.CDLL(None).unshare(0x10000000) == -1", {"passed"}),
-    "another user": ("refused(os.setuid, 0)\nrefused(os.setresuid, 0, 0, 0)", {"passed"}),
-    "endless recursion": ("def f(): return f()\nf()", {"exception", "killed"}),
-    "a null pointer": ("ctypes.string_at(0)", {"killed"}),
-    "reading from the terminal": ("assert sys.stdin.read() == ''", {"passed"}),
-    "its own session": ("refused(os.setsid)", {"passed"}),
+REFUSED = {
+    "fork": "import os\nos.fork()",
+    "fork bomb": "import os\nwhile True:\n    os.fork()",
+    "fork bomb of threads": "import os, threading\nwhile True:\n    threading.Thread(target=os.fork).start()",
+    "daemon": "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while True: pass\n"
+    + GOOD,
+    "vfork": _CALL + "call(58)",
+    "clone of a process": _CALL + "call(56, 17, 0, 0, 0, 0)",
+    "clone that shares memory": _CALL + "call(56, 0x100 | 17, 0, 0, 0, 0)",
+    "32-bit numbering": _CALL + "call(0x40000000 + 57)",
+    "subprocess": "import subprocess\nsubprocess.run(['/bin/sh', '-c', 'sleep 100'])",
+    "exec of a shell": "import os\nos.execv('/bin/sh', ['sh', '-c', 'sleep 100'])",
+    "os.system": "import os\nos.system('sleep 100')",
+    "multiprocessing": "import multiprocessing as m\nm.get_context('fork').Process(target=print).start()",
+    "internet socket": "import socket\nsocket.create_connection(('1.1.1.1', 80))",
+    "unix socket": "import socket\nsocket.socket(socket.AF_UNIX).connect('/run/docker.sock')",
+    "raw socket": "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+    "kill its parent": "import os\nos.kill(os.getppid(), 9)",
+    "kill the first process": "import os\nos.kill(1, 9)",
+    "kill everyone": "import os\nos.kill(-1, 9)",
+    "kill its group": "import os\nos.killpg(0, 9)",
+    "kill the tests": "import os\nfor n in range(1, 100):\n    if n != os.getpid():\n        os.kill(n, 9)",
+    "ptrace": _CALL + "call(101, 16, 1, 0, 0)",
+    "read another process": _CALL + "call(310, 1, 0, 0, 0, 0, 0)",
+    "mount": _CALL + "call(165, b'/dev', b'/box', b'', 4096, 0)",
+    "unmount": _CALL + "call(166, b'/usr', 2)",
+    "unshare": _CALL + "call(272, 0x10000000)",
+    "chroot": "import os\nos.chroot('/box')",
+    "become root": "import os\nos.setuid(0)",
+    "bpf": _CALL + "call(321, 0, 0, 0)",
+    "keyring": _CALL + "call(250, 0, 0, 0, 0, 0)",
+    "io_uring": _CALL + "call(425, 1, 0)",
+    "device": "import os\nos.mknod('disk', 0o60600, os.makedev(8, 0))",
+    "reboot": _CALL + "call(169, 0xFEE1DEAD, 672274793, 0x1234567)",
+    "shared memory beyond the limit": _CALL + "call(29, 0, 1 << 32, 0o1600)",
+    "unnamed file": "import os\nos.memfd_create('x')",
 }
 
+OVER_A_LIMIT = {
+    "endless loop": ("while True:\n    pass", "timeout"),
+    "endless loop in f": ("def f(x):\n    while True:\n        pass", "timeout"),
+    "sleep": ("import time\ntime.sleep(1000)", "timeout"),
+    "ignores every signal": (_IGNORE + "while True:\n    pass", "timeout"),
+    "catches every exception": (
+        "while True:\n    try:\n        while True: pass\n    except BaseException:\n        pass",
+        "timeout",
+    ),
+    "loops in C": ("sum(range(1 << 60))", "timeout"),
+    "waits for a thread": ("import threading\nthreading.Event().wait()", "timeout"),
+    "memory hog": ("x = bytearray(1 << 34)", "memory"),
+    "memory by and by": ("x = []\nwhile True:\n    x.append(bytearray(1 << 20))", "memory"),
+    "prints a gigabyte": ("for _ in range(1 << 10):\n    print('x' * (1 << 20))", "output"),
+    "prints without end": ("import os\nwhile True:\n    os.write(2, b'x' * 65536)", "output"),
+}
+
+FAILS = {
+    "thread bomb": "import threading as t\nfor _ in range(10000):\n    t.Thread(target=t.Event().wait).start()",
+    "huge file": "with open('x', 'wb') as file:\n    while True:\n        file.write(b'x' * 65536)",
+    "sparse file": "import os\nos.truncate(os.open('x', os.O_CREAT | os.O_RDWR), 1 << 40)",
+    "many files": "n = 0\nwhile True:\n    open(str(n), 'x').close()\n    n += 1",
+    "many descriptors": "kept = []\nwhile True:\n    kept.append(open('/dev/null'))",
+    "writes outside": "open('OUTSIDE/new', 'w')",
+    "writes to the libraries": "import os\nopen(os.path.join(os.path.dirname(os.__file__), 'new.py'), 'w')",
+    "writes to the root": "open('/new', 'w')",
+    "deletes the store": "import shutil\nshutil.rmtree('OUTSIDE')",
+    "deletes everything": "import shutil\nshutil.rmtree('/')",
+    "reads outside": "open('OUTSIDE/secret').read()",
+    "symlink out": "import os\nos.symlink('OUTSIDE/secret', 'x')\nopen('x').read()",
+    "climbs out": "open('../' * 50 + 'OUTSIDE/secret').read()",
+    "reads the environment of others": "open('/proc/1/environ').read()",
+    "reads its own memory": "open('/proc/self/mem', 'rb').read(1)",
+    "lists processes": "import os\nos.listdir('/proc')",
+    "reads the users": "open('/etc/passwd').read()",
+    "reads standard input": "input()",
+    "raises its limits": "import resource as r\nr.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY, r.RLIM_INFINITY))",
+    "gives its group away": "import os\nos.setsid()",
+    "recursion": "def g(n):\n    return g(n + 1)\ng(0)",
+    "unreadable text": "def f(x:\n",
+}
+
+CRASHES = {
+    "segmentation fault": "import ctypes\nctypes.string_at(0)",
+    "deep recursion": "import sys\nsys.setrecursionlimit(10**9)\ndef g(x):\n    return g(bytearray(1 << 16))\ng(0)",
+    "recursion in C": "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6):\n    x = [x]\nrepr(x)",
+    "abort": "import os\nos.abort()",
+    "32-bit call": (
+        "import ctypes, mmap\n"
+        "page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n"
+        "page.write(bytes.fromhex('b802000000cd80c3'))\n"  # fork, by the entry for 32-bit programs
+        "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()"
+    ),
+}
+
+_ALL_SAY_YES = (
+    "class Yes({base}):\n"
+    "    def __eq__(self, other): return True\n"
+    "    def __ne__(self, other): return False\n"
+    "    def __bool__(self): return True\n"
+    "    def __sub__(self, other): return 0\n"
+    "    def __abs__(self): return 0\n"
+    "    def __lt__(self, other): return True\n"
+    "    __hash__ = {base}.__hash__\n"
+    "def f(x):\n    return Yes()\n"
+)
 FORGED = {
-    "printing that it passed": "print('passed')\nprint('{\"outcome\": \"passed\"}')\nassert False",
-    "leaving without a word": "import os\nos._exit(0)",
-    "leaving politely": "import sys\nsys.exit(0)",
-    "leaving at the end": "import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit(0)",
-    "a function that leaves": "import os\ndef f(x): os._exit(0)",
-    "a function that raises SystemExit": "def f(x): raise SystemExit(0)",
-    "writing to every descriptor": (
-        'import os\nfor n in range(3, 64):\n    try: os.write(n, b\'{"outcome": "passed", "secret": ""}\\n\')\n'
-        "    except OSError: pass\ndef f(x): return x"
-    ),
-    "closing every descriptor": "import os\nos.closerange(0, 64)\ndef f(x): return x",
-    "another AssertionError": (
-        "import builtins\nclass Mild(Exception): pass\nbuiltins.AssertionError = Mild\ndef f(x): return x"
-    ),
-    "no asserts": "import sys, builtins\nbuiltins.compile = lambda *a, **k: 'pass'\ndef f(x): return x",
-    "another exec": "import builtins\nbuiltins.exec = lambda *a, **k: None\ndef f(x): return x",
-    "a killed self": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
-    "a report of its own": ('import json\njson.dumps = lambda *a, **k: \'{"outcome": "passed"}\'\ndef f(x): return x'),
-    "an exit hook": "import sys\nsys.excepthook = lambda *a: None\ndef f(x): return x",
+    "prints the verdict": "print('passed')\nprint({'reason': 'passed'})\nimport sys\nsys.exit(0)",
+    "exits with 0": "import sys\nsys.exit(0)",
+    "exits with 0 at once": "import os\nos._exit(0)",
+    "exits in f": "import os\ndef f(x):\n    os._exit(0)",
+    "raises SystemExit in f": "def f(x):\n    raise SystemExit(0)",
+    "exits at exit": "import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit",
+    "is equal to everything": _ALL_SAY_YES.format(base="object"),
+    "is a number equal to everything": _ALL_SAY_YES.format(base="int"),
+    "is a text equal to everything": _ALL_SAY_YES.format(base="str"),
+    "replaces builtins": "import builtins\nfor n in ('abs', 'AssertionError', 'all'):\n"
+    "    setattr(builtins, n, lambda *a: 0)\ndef f(x):\n    return 1",
+    "defines the tests' functions": "def abs(x):\n    return 0\ndef f(x):\n    return 2 * x if x in (3, -1) else 7",
+    "patches the frames": "import sys\ndef f(x):\n    frame = sys._getframe()\n"
+    "    while frame:\n        frame.f_globals['reason'] = 'passed'\n        frame = frame.f_back\n    return 1",
+    "searches the memory": "import gc\ndef f(x):\n    found = [o for o in gc.get_objects() if type(o) is dict]\n"
+    "    return next((v for o in found for v in list(o.values()) if type(v) is str and 'assert f' in v), 1)",
+    "closes everything": "import os\nos.closerange(0, 1000)\ndef f(x):\n    return 1",
+    "closes the way to the tests": "import os, time\nos.closerange(3, 1000)\ntime.sleep(1000)",
+    "writes everywhere": "import os, json\nm = json.dumps({'reason': 'passed', 'detail': ''}).encode()\n"
+    "for n in range(1, 100):\n    try: os.write(n, m)\n    except OSError: pass\n",
+    "answers before it is asked": "import os, json, struct\n"
+    "def put(message):\n    data = json.dumps(message).encode()\n"
+    "    os.write(4, struct.pack('=I', len(data)) + data)\n"
+    "put({'names': {'f': {'kept': 0}}})\nfor _ in range(9):\n    put({'value': True})\nos._exit(0)",
+    "speaks nonsense": "import os\nos.write(4, b'\\xff' * 1000)",
+    "nests its answer": "import os, struct\ndata = b'[' * 1000000\nos.write(4, struct.pack('=I', len(data)) + data)",
+    "asks for another module": "def f(x):\n    return 1\nmath = __builtins__",
+    "knows the first answer": "def f(x):\n    return 6",
+    "patches the checker": "import sys\nfor name in list(sys.modules):\n    if 'tester' in name or 'jail' in name:\n"
+    "        for key, value in list(vars(sys.modules[name]).items()):\n"
+    "            if callable(value): setattr(sys.modules[name], key, lambda *a, **k: None)\ndef f(x):\n    return 1",
 }
-"""Programs that fail the test `assert f(1) == 2`, or never get to it."""

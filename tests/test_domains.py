@@ -26,7 +26,7 @@ from cong.synthetic.domain import Document
 from cong.synthetic.math_world import GOOD_OPENER, MathWorld
 from cong.synthetic.world import World, make_documents, make_prompts
 
-LIMITS = Limits(seconds=3)
+LIMITS = Limits()
 WORLDS = [World(), MathWorld(), CodeWorld()]
 
 
@@ -144,7 +144,7 @@ def test_programs_are_judged_by_the_tests_of_their_own_row_and_hostile_ones_fail
     tests = "assert f(2) == 4"
     found = rewards(
         store,
-        UnitTests(seconds=2),
+        UnitTests(cpu_seconds=1),
         ("def f(x): return x + x", tests),
         ("def f(x): return x + x", "assert f(2) == 5"),
         ("```python\ndef f(x):\n    return 2 * x\n```", tests),

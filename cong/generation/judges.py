@@ -5,7 +5,7 @@ RewardModel(model=armorm)                     a sequence classifier
 ImplicitReward(post=weak_aligned, pre=weak)   log pi_r - log pi_ref of a weak pair
 Likelihood(model=student)                     log pi of one model
 AnswerMatch()                                 1 when the final answer is that of the row's reference
-UnitTests(seconds=5)                          1 when the code passes the row's reference, which is tests
+UnitTests()                          1 when the code passes the row's reference, which is tests
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class AnswerMatch:
 class UnitTests:
     """1 when the code of a response passes the tests that are the prompt's reference, in the sandbox, else 0."""
 
-    seconds: float = 5.0
+    cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class UnitTests:
     @property
     def limits(self) -> Limits:
         """What a program may use."""
-        return Limits(seconds=self.seconds, memory_bytes=self.memory_bytes)
+        return Limits(cpu_seconds=self.cpu_seconds, memory_bytes=self.memory_bytes)
 
 
 Judge = ExactReward | RewardModel | ImplicitReward | Likelihood | AnswerMatch | UnitTests

@@ -53,7 +53,7 @@ def _reference(row: Row) -> str:
 
 
 class TestRunner:
-    """Worker that runs the code of responses against their tests, equal programs once."""
+    """Worker that runs the code of responses against their tests."""
 
     __test__ = False  # not a class of tests, whatever its name
 
@@ -67,10 +67,8 @@ class TestRunner:
         for start in range(0, len(good), CHUNK):
             batch = good[start : start + CHUNK]
             jobs = [(program_of(row["response"]), _reference(row)) for row in batch]
-            different = list(dict.fromkeys(jobs))
-            verdicts = run_many(different, limits=self.limits, workers=self.workers)
-            passed = {job: verdict.passed for job, verdict in zip(different, verdicts, strict=True)}
-            yield from (scored(row, float(passed[job])) for row, job in zip(batch, jobs, strict=True))
+            verdicts = run_many(jobs, limits=self.limits, workers=self.workers)
+            yield from (scored(row, float(verdict.passed)) for row, verdict in zip(batch, verdicts, strict=True))
 
 
 class LogprobScorer:

@@ -1,19 +1,24 @@
-"""Model-written Python, run against tests where it can do no harm.
+"""Run programs that a model wrote against tests, in a sandbox.
 
-    verdict = run_tests("def double(x):\\n    return 2 * x", "assert double(3) == 6", limits=Limits(seconds=3))
-    verdict.passed, verdict.reason
+    run_tests("def f(x):\\n    return 2 * x", "assert f(3) == 6", limits=Limits()).passed    # True
 
-What holds, enforced by the kernel: a process in new user, mount, process, network, IPC and host-name namespaces; a root
-directory of its own with nothing in it but Python's library, read-only, and an empty directory of limited size; no
-environment, no descriptor but an output that is cut off; limits on time, memory, file size and descriptors; and a
-seccomp filter that refuses new processes, programs, sockets, signals to others and everything that reaches around the
-rest. When its first process is killed, the kernel kills whatever is left.
+What holds, by construction and not by a list of bad words:
 
-What counts as passed: every test ran to its end, which only a secret that the outside made can say. Printing, exiting,
-raising or patching does not. Program and tests share an interpreter, so what no such scheme can tell apart is left: an
-object that calls itself equal to everything, and a program that searches its own process for the secret.
+- **No other processes.** A filter allows the system calls of a computation and no others: no fork, no exec, no signal
+  to others, no socket, no mount, no tracing. The clock is read outside; with the sandbox's first process, the kernel
+  ends all that is in it.
+- **No files but its own.** The file system holds Python's standard library, read-only, four devices and one empty
+  directory of bounded size in memory. No home, no store, no /proc, no environment, no network interface.
+- **No forged success.** Program and tests are two processes. The tests' process asks, and compares copies of plain
+  values; only it holds the pipe for the verdict, and nothing in the program's process (frames, memory, descriptors)
+  holds the expected values or leads there. Tests are trusted; what they call by the program's names is the program's.
+
+What is not promised: bugs of the kernel; that a program cannot tell that it is tested; third-party packages, asyncio,
+subprocesses and sockets (refused); tests that hand functions to the program or compare its objects by their own `==`.
+Linux on x86-64 with user namespaces, as root or as an ordinary user; where they are not to be had, nothing is run.
 """
 
-from cong.evaluation.sandbox.host import Limits, Verdict, check_sandbox, run_many, run_tests
+from cong.evaluation.sandbox.host import check_sandbox, run_many, run_tests
+from cong.evaluation.sandbox.types import Limits, Verdict
 
 __all__ = ["Limits", "Verdict", "check_sandbox", "run_many", "run_tests"]

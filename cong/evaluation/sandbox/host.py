@@ -1,237 +1,166 @@
-"""The outside of the sandbox: starts the jail, watches clock and output, and reads the verdict."""
+"""The outside of the sandbox: starts it, reads the clock, drains the output, ends it."""
 
-import contextlib
+import functools
 import json
 import os
-import resource
-import secrets
+import platform
 import selectors
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from cong.errors import UserError
+from cong.evaluation.sandbox.types import Limits, Verdict
 
-JAIL = Path(__file__).with_name("jail.py")
-LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
-NOBODY = 65534
-START_SECONDS = 20.0
-"""The wall clock begins when the program does; a busy machine may take long to get there."""
-
-Reason = Literal["passed", "assertion", "exception", "exited", "timeout", "memory", "output", "killed"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a program may use. `seconds` bounds both the wall clock and the processor's time."""
-
-    seconds: float = 5.0
-    memory_bytes: int = 512 << 20
-    disk_bytes: int = 16 << 20
-    output_bytes: int = 64 << 10
-    open_files: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("seconds", "memory_bytes", "disk_bytes", "output_bytes", "open_files"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
-
-    def for_kernel(self) -> list[tuple[int, int]]:
-        """Return the limits of the process."""
-        return [
-            (resource.RLIMIT_AS, self.memory_bytes),
-            (resource.RLIMIT_CPU, int(self.seconds) + 1),
-            (resource.RLIMIT_FSIZE, self.disk_bytes),
-            (resource.RLIMIT_NOFILE, self.open_files),
-            (resource.RLIMIT_CORE, 0),
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """How a program did. `detail` is what it raised, or which signal ended it; `output` the start of what it wrote."""
-
-    reason: Reason
-    detail: str = ""
-    output: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every test ran to its end."""
-        return self.reason == "passed"
-
-
-class SandboxError(RuntimeError):
-    """The sandbox could not be set up: nothing was run."""
+_PACKAGE = str(Path(__file__).parent)
+_START = "import sys, json; job = json.loads(sys.argv[1]); sys.path.append(job['package'])\n"
+_START += "from inside import jail; jail.main(job)"
+_SETUP_SECONDS = 120.0
+_END_SECONDS = 60.0
+_CHUNK = 1 << 16
+_REPORT_BYTES = 1 << 16
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 
 
 def run_tests(program: str, tests: str, *, limits: Limits) -> Verdict:
-    """Run a program and its tests; raise `SandboxError` when that cannot be done safely."""
-    with tempfile.TemporaryDirectory(prefix="cong-jail-") as root:
-        return _Jail(program, tests, limits=limits, root=root).verdict()
-
-
-def run_many(jobs: Sequence[tuple[str, str]], *, limits: Limits, workers: int) -> list[Verdict]:
-    """Run (program, tests) of each job, some side by side; verdicts in the order of the jobs."""
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        return list(pool.map(lambda job: run_tests(*job, limits=limits), jobs))
-
-
-def check_sandbox() -> None:
-    """Raise `UserError` where programs cannot be contained."""
-    if sys.platform != "linux":
-        raise UserError(f"model-written programs are run on Linux only, not on {sys.platform}")
+    """Run a program and then its tests in a sandbox of their own; raise `UserError` when none can be made."""
+    if not tests.strip():
+        raise ValueError("there are no tests: nothing to pass")
+    texts = {name: _in_memory(name, text) for name, text in (("program", program), ("tests", tests))}
+    report_reader, report_writer = os.pipe()
+    job = {**texts, "report": report_writer, "package": _PACKAGE, "parent": os.getpid(), "limits": asdict(limits)}
+    kept = (*texts.values(), report_writer)
     try:
-        verdict = run_tests("", "", limits=Limits())
-    except SandboxError as error:
-        raise UserError(f"model-written programs cannot be contained on this machine: {error}") from error
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _START, json.dumps(job | _visible())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=kept,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+    finally:
+        for descriptor in kept:
+            os.close(descriptor)
+    with process, open(report_reader, "rb", buffering=0) as report:
+        assert process.stdout is not None
+        watch = _Watch(process=process, report=report.fileno(), output=process.stdout.fileno(), limits=limits)
+        return watch.verdict()
+
+
+def run_many(jobs: Iterable[tuple[str, str]], *, limits: Limits, workers: int) -> list[Verdict]:
+    """Run pairs of program and tests, `workers` at a time; equal pairs are run once."""
+    jobs = list(jobs)
+    different = list(dict.fromkeys(jobs))
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        found = pool.map(lambda job: run_tests(*job, limits=limits), different)
+        verdicts = dict(zip(different, found, strict=True))
+    return [verdicts[job] for job in jobs]
+
+
+@functools.cache
+def check_sandbox() -> None:
+    """Raise `UserError` when this machine has no sandbox: nothing is ever run without."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise UserError(f"the sandbox for code needs Linux on x86-64, not {sys.platform} on {platform.machine()}")
+    verdict = run_tests("def one():\n    return 1\n", "assert one() == 1", limits=Limits(wall_seconds=_SETUP_SECONDS))
     if not verdict.passed:
-        raise UserError(f"the sandbox does not work on this machine: {verdict.reason} {verdict.detail}")
+        raise UserError(f"the sandbox for code does not work here: {verdict.reason}, {verdict.detail}")
 
 
-@dataclass
-class _Seen:
-    output: bytearray = field(default_factory=bytearray)
-    verdict: bytearray = field(default_factory=bytearray)
-    status: bytearray = field(default_factory=bytearray)
-    stopped: Reason | None = None
+@dataclass(kw_only=True)
+class _Watch:
+    """Follows one sandbox until everything in it has ended."""
 
-
-class _Jail:
-    """One run: a process, and the pipes between it and us."""
-
-    def __init__(self, program: str, tests: str, *, limits: Limits, root: str) -> None:
-        self._limits = limits
-        self._secret = secrets.token_hex(16)
-        self._job = {
-            "program": program,
-            "tests": tests,
-            "secret": self._secret,
-            "root": root,
-            "shown": _shown(),
-            "disk_bytes": limits.disk_bytes,
-            "limits": limits.for_kernel(),
-            "unprivileged": os.geteuid() == 0,
-        }
+    process: subprocess.Popen
+    report: int
+    output: int
+    limits: Limits
+    reported: bytearray = field(default_factory=bytearray)
+    printed: int = 0
+    tail: bytes = b""
+    killed: Verdict | None = None
+    deadline: float = field(default_factory=lambda: time.monotonic() + _SETUP_SECONDS)
+    started: bool = False
 
     def verdict(self) -> Verdict:
-        """Start the jail, wait for it to end or to be stopped, and say what happened."""
-        ours, theirs = socket.socketpair()
-        pipes = {name: os.pipe() for name in ("job", "verdict", "status", "output")}
-        inside = [pipes["job"][0], theirs.fileno(), pipes["verdict"][1], pipes["status"][1]]
-        command = [sys.executable, "-I", "-S", str(JAIL), *map(str, inside)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipes["output"][1], stderr=pipes["output"][1], pass_fds=inside,
-            env={}, cwd="/", start_new_session=True,
-        )  # fmt: skip
-        theirs.close()
-        for descriptor in (pipes["job"][0], *(pipes[name][1] for name in ("verdict", "status", "output"))):
-            os.close(descriptor)
         try:
-            with ours:
-                ours.settimeout(START_SECONDS)
-                self._hand_over(process.pid, ours, job=pipes["job"][1])
-            seen = self._watch({name: pipes[name][0] for name in ("verdict", "status", "output")})
+            self._follow()
         finally:
-            _end(process)
-            for name in ("verdict", "status", "output"):
-                os.close(pipes[name][0])
-        return self._judge(seen)
+            self._kill()
+        messages = [json.loads(line) for line in self.reported.splitlines()]
+        failed = next((message["failed"] for message in messages if "failed" in message), None)
+        if failed is not None or not messages:
+            reason = failed or self.tail.decode(errors="replace").strip().rpartition("\n")[2] or "it did not start"
+            raise UserError(f"no sandbox for code on this machine: {reason}; nothing was run")
+        if self.killed is not None:
+            return self.killed
+        return Verdict(**messages[-1]) if "reason" in messages[-1] else Verdict(reason="killed", detail="no report")
 
-    def _hand_over(self, pid: int, sync: socket.socket, *, job: int) -> None:
-        """Give the job, and the users of the new namespace once it is there."""
-        with os.fdopen(job, "wb") as file:
-            try:
-                file.write(json.dumps(self._job).encode())
-            except BrokenPipeError:
-                return
-        try:
-            if sync.recv(1) == b"u":
-                _map_users(pid)
-                sync.send(b"m")
-        except OSError:
-            return  # what it wrote on its standard error says why
-
-    def _watch(self, pipes: dict[str, int]) -> _Seen:
-        seen = _Seen()
-        deadline = time.monotonic() + START_SECONDS
-        started = False
+    def _follow(self) -> None:
+        """Read both pipes until every process that holds them has ended."""
         with selectors.DefaultSelector() as selector:
-            for name, descriptor in pipes.items():
-                selector.register(descriptor, selectors.EVENT_READ, name)
-            while selector.get_map() and seen.stopped is None:
-                for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
-                    data = os.read(key.fd, 1 << 16)
-                    getattr(seen, key.data).extend(data)
+            for descriptor in (self.report, self.output):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select(timeout=max(0.0, self.deadline - time.monotonic())):
+                    data = os.read(key.fd, _CHUNK)
                     if not data:
                         selector.unregister(key.fd)
-                if len(seen.output) > self._limits.output_bytes:
-                    seen.stopped = "output"
-                elif not started and seen.verdict:
-                    started, deadline = True, time.monotonic() + self._limits.seconds
-                elif time.monotonic() >= deadline:
-                    seen.stopped = "timeout"
-                elif seen.status:
-                    break  # process 1 has spoken, and the rest is dead with it
-        return seen
+                    self._take(key.fd, data)
+                if time.monotonic() >= self.deadline:
+                    self._overdue()
 
-    def _judge(self, seen: _Seen) -> Verdict:
-        lines = seen.verdict.split(b"\n")
-        output = bytes(seen.output[: self._limits.output_bytes]).decode(errors="replace")
-        if lines[0] != b'{"ready": true}':
-            raise SandboxError(" ".join(output.split())[-300:] or "it did not start in time")
-        if seen.stopped:
-            return Verdict(reason=seen.stopped, output=output)
-        told = _parsed(bytes(lines[1])) if len(lines) > 1 else {}
-        if told.get("outcome") == "passed" and told.get("secret") == self._secret:
-            return Verdict(reason="passed", output=output)
-        reason, detail = told.get("outcome"), str(told.get("detail", ""))
-        if reason in ("assertion", "exception", "memory"):
-            return Verdict(reason=reason, detail=detail, output=output)
-        number = int(_parsed(bytes(seen.status)).get("signal", 0))
-        if number == signal.SIGXCPU:
-            return Verdict(reason="timeout", output=output)
-        if number:
-            return Verdict(reason="killed", detail=signal.Signals(number).name, output=output)
-        return Verdict(reason="exited", detail=detail, output=output)
+    def _take(self, descriptor: int, data: bytes) -> None:
+        if descriptor == self.report:
+            self.reported += data
+            if not self.started and b"\n" in self.reported:
+                self.started, self.deadline = True, time.monotonic() + self.limits.wall_seconds
+            return
+        self.printed += len(data)
+        self.tail = (self.tail + data)[-_REPORT_BYTES:]
+        if self.printed > self.limits.output_bytes and self.killed is None:
+            self._end(Verdict(reason="output", detail=f"more than {self.limits.output_bytes} bytes were printed"))
 
+    def _overdue(self) -> None:
+        if self.killed is not None or not self.started:
+            raise RuntimeError(f"the sandbox {self.process.pid} could not be {'ended' if self.killed else 'started'}")
+        self._end(Verdict(reason="timeout", detail=f"not done after {self.limits.wall_seconds:g} s"))
 
-def _shown() -> list[str]:
-    """Directories that the interpreter needs: its own, and those of shared libraries."""
-    wanted = [sys.base_prefix, *(path for path in LIBRARIES if Path(path).is_dir())]
-    paths = list(dict.fromkeys(os.path.realpath(path) for path in wanted))
-    aliases = [path for path in wanted if Path(path).is_symlink()]
-    inner = [path for path in paths if any(path != other and path.startswith(f"{other}/") for other in paths)]
-    return [path for path in paths if path not in inner] + aliases
+    def _end(self, verdict: Verdict) -> None:
+        self.killed, self.deadline = verdict, time.monotonic() + _END_SECONDS
+        self._kill()
+
+    def _kill(self) -> None:
+        # Launcher and first process share a group of their own; with the first process, the kernel ends all others.
+        if self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def _map_users(pid: int) -> None:
-    """Give the namespace its users: we as its root, and nobody as user 1 where we may."""
-    uid, gid = os.geteuid(), os.getegid()
-    more = f"\n1 {NOBODY} 1" if uid == 0 else ""
-    if uid != 0:
-        Path(f"/proc/{pid}/setgroups").write_text("deny")
-    Path(f"/proc/{pid}/uid_map").write_text(f"0 {uid} 1{more}")
-    Path(f"/proc/{pid}/gid_map").write_text(f"0 {gid} 1{more}")
+def _in_memory(name: str, text: str) -> int:
+    """Return a descriptor of an unnamed file that holds the text."""
+    descriptor = os.memfd_create(name)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(text.encode(errors="replace"))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
-def _end(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _parsed(line: bytes) -> dict:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+@functools.cache
+def _visible() -> dict:
+    """Return what of the file system the sandbox shows: the libraries of this Python."""
+    standard = str(Path(os.__file__).resolve().parent)
+    links = {path: os.readlink(path) for path in _LIBRARIES if os.path.islink(path)}
+    trees: list[str] = []
+    for path in sorted({*_LIBRARIES, str(Path(standard).parent)} - set(links)):
+        inside = any(path.startswith(f"{tree}/") for tree in trees)
+        if os.path.isdir(path) and not inside:
+            trees.append(path)
+    return {"trees": trees, "links": {link: target for link, target in links.items() if link.count("/") == 1}}
