@@ -28,6 +28,7 @@ from cong.graph.store import RECORD, Store
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 PROCESS = "cong.process"
+CELLS = "cells.json"
 SAMPLE_ROWS = 20
 _BATCH = 900
 
@@ -132,6 +133,7 @@ class Tracker:
             self._log_values(run, finished.get(cell.name, {}))
         for path in files:
             self._client.log_artifact(self._parent, str(path), "report")
+        self._log_cells(results or [])
         # Stage runs are open here only after an interrupt.
         for run in sorted(self._open):
             self._end(run, "KILLED")
@@ -175,6 +177,14 @@ class Tracker:
         now = int(time.time() * 1000)
         numbers = {key: float(v) for key, v in values.items() if isinstance(v, int | float)}
         self._client.log_batch(run, metrics=[Metric(key, value, now, 0) for key, value in numbers.items()])
+
+    def _log_cells(self, results: Results) -> None:
+        """Log one table of all cells, axes and measures, on the parent run."""
+        rows = [{**result.axes, **result.values} for result in results]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if rows:
+            columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
+            self._client.log_table(self._parent, columns, CELLS)
 
     def _log_curves(self, stage: Stage) -> None:
         from mlflow.entities import Metric

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 from conftest import SECRET
@@ -18,7 +19,7 @@ from cong.generation import Score
 from cong.graph.plan import make_plan
 from cong.report import Figure, Responses, Table, Text, write_report
 from cong.report.statistics import estimate
-from cong.tracking import PARENT, tracking_uri
+from cong.tracking import CELLS, PARENT, tracking_uri
 
 METHODS = ["Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG"]
 
@@ -113,6 +114,16 @@ def test_the_parent_run_holds_the_report(small_run):
     client, experiment = _mlflow(small_run)
     parent = next(run for run in _runs(client, experiment) if PARENT not in run.data.tags)
     assert "report/small-tiny.html" in {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
+
+
+def test_the_parent_run_holds_one_table_of_all_cells(small_run, tmp_path):
+    client, experiment = _mlflow(small_run)
+    parent = min((r for r in _runs(client, experiment) if PARENT not in r.data.tags), key=lambda r: r.info.start_time)
+    table = json.loads(Path(client.download_artifacts(parent.info.run_id, CELLS, str(tmp_path))).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["method"] for row in rows] == METHODS
+    for cell, row in zip(small_run.cells, rows, strict=True):
+        assert row["reward"] == pytest.approx(small_run.store.record(cell.stage)["results"]["reward"])
 
 
 def test_no_secret_is_written_down(small_run):
