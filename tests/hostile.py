@@ -49,18 +49,24 @@ REFUSED = {
 OVER_A_LIMIT = {
     "endless loop": ("while True:\n    pass", "timeout"),
     "endless loop in f": ("def f(x):\n    while True:\n        pass", "timeout"),
-    "sleep": ("import time\ntime.sleep(1000)", "timeout"),
     "ignores every signal": (_IGNORE + "while True:\n    pass", "timeout"),
     "catches every exception": (
         "while True:\n    try:\n        while True: pass\n    except BaseException:\n        pass",
         "timeout",
     ),
     "loops in C": ("sum(range(1 << 60))", "timeout"),
-    "waits for a thread": ("import threading\nthreading.Event().wait()", "timeout"),
     "memory hog": ("x = bytearray(1 << 34)", "memory"),
     "memory by and by": ("x = []\nwhile True:\n    x.append(bytearray(1 << 20))", "memory"),
     "prints a gigabyte": ("for _ in range(1 << 10):\n    print('x' * (1 << 20))", "output"),
     "prints without end": ("import os\nwhile True:\n    os.write(2, b'x' * 65536)", "output"),
+}
+
+ASLEEP = {
+    "sleep": "import time\ntime.sleep(1000)",
+    "sleep in f": "import time\ndef f(x):\n    time.sleep(1000)",
+    "waits for a thread": "import threading\nthreading.Event().wait()",
+    "stops itself": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+    "ignores every signal and sleeps": _IGNORE + "import time\ntime.sleep(1000)",
 }
 
 FAILS = {

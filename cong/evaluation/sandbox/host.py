@@ -31,12 +31,20 @@ def run_tests(program: str, tests: str, *, limits: Limits) -> Verdict:
     """Run a program and then its tests in a sandbox of their own; raise `UserError` when none can be made."""
     if not tests.strip():
         raise ValueError("there are no tests: nothing to pass")
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as report, _start(program, tests, report=writer, limits=limits) as process:
+        assert process.stdout is not None
+        watch = _Watch(process=process, report=report.fileno(), output=process.stdout.fileno(), limits=limits)
+        return watch.verdict()
+
+
+def _start(program: str, tests: str, *, report: int, limits: Limits) -> subprocess.Popen:
+    """Start a fresh interpreter that knows nothing but the job; closes `report` here."""
     texts = {name: _in_memory(name, text) for name, text in (("program", program), ("tests", tests))}
-    report_reader, report_writer = os.pipe()
-    job = {**texts, "report": report_writer, "package": _PACKAGE, "parent": os.getpid(), "limits": asdict(limits)}
-    kept = (*texts.values(), report_writer)
+    job = {**texts, "report": report, "package": _PACKAGE, "parent": os.getpid(), "limits": asdict(limits)}
+    kept = (*texts.values(), report)
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START, json.dumps(job | _visible())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -49,10 +57,6 @@ def run_tests(program: str, tests: str, *, limits: Limits) -> Verdict:
     finally:
         for descriptor in kept:
             os.close(descriptor)
-    with process, open(report_reader, "rb", buffering=0) as report:
-        assert process.stdout is not None
-        watch = _Watch(process=process, report=report.fileno(), output=process.stdout.fileno(), limits=limits)
-        return watch.verdict()
 
 
 def run_many(jobs: Iterable[tuple[str, str]], *, limits: Limits, workers: int) -> list[Verdict]:
