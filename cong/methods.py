@@ -108,19 +108,17 @@ def transition(
     family: str, *, weak: str, strong: str, scale: Scale, seed: int = 0, strong_family: str | None = None
 ) -> Transition:
     """Return the transition between two sizes of a family, or from a size of one family to a size of another."""
-    key = (family, weak, strong, seed, strong_family)
-    if key not in scale.transitions:
-        scale.transitions[key] = Transition(
-            weak=scale.model(family, weak, seed),
-            strong=scale.model(strong_family or family, strong, seed),
-            prompts=scale.prompts(seed),
-            heldout=scale.heldout(seed),
-            judge=scale.judge(seed),
-            scale=scale,
-            seed=seed,
-            same_tokenizer=strong_family in (None, family),
-        )
-    return scale.transitions[key]
+    made = Transition(
+        weak=scale.model(family, weak, seed),
+        strong=scale.model(strong_family or family, strong, seed),
+        prompts=scale.prompts(seed),
+        heldout=scale.heldout(seed),
+        judge=scale.judge(seed),
+        scale=scale,
+        seed=seed,
+        same_tokenizer=strong_family in (None, family),
+    )
+    return scale.transitions.setdefault((family, weak, strong, seed, strong_family), made)
 
 
 def onward(t: Transition, model: Model, *, strong: Model, same_tokenizer: bool = True) -> Transition:
