@@ -19,14 +19,17 @@ from cong.errors import UserError
 from cong.evaluation.sandbox import Limits, Verdict, check_sandbox, host, run_many, run_tests
 
 GENEROUS = Limits(wall_seconds=60)
-LIMITS = replace(GENEROUS, cpu_seconds=1, memory_bytes=256 << 20)
+LIMITS = replace(GENEROUS, cpu_seconds=2, memory_bytes=256 << 20)
 SHORT = replace(LIMITS, wall_seconds=1.5)
 PROGRAMS = {
     **{name: (program, ("refused",)) for name, program in hostile.REFUSED.items()},
     **{name: (program, (reason,)) for name, (program, reason) in hostile.OVER_A_LIMIT.items()},
     **{name: (program, ("exception",)) for name, program in hostile.FAILS.items()},
-    # Short of memory or of stack, CPython may also raise, a SystemError among others.
-    **{name: (program, ("killed", "memory", "refused", "exception")) for name, program in hostile.CRASHES.items()},
+    # Short of memory or of stack, CPython may also raise, a SystemError among others; on the way it may use up its time.
+    **{
+        name: (program, ("killed", "memory", "refused", "exception", "timeout"))
+        for name, program in hostile.CRASHES.items()
+    },
     **{name: (program, ("assertion", "exception", "killed")) for name, program in hostile.FORGED.items()},
 }
 
