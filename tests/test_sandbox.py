@@ -25,7 +25,7 @@ PROGRAMS = {
     **{name: (program, ("refused",)) for name, program in hostile.REFUSED.items()},
     **{name: (program, (reason,)) for name, (program, reason) in hostile.OVER_A_LIMIT.items()},
     **{name: (program, ("exception",)) for name, program in hostile.FAILS.items()},
-    # Short of memory or of stack, CPython may also raise, a SystemError among others; on the way it may use up its time.
+    # Short of memory or of stack, CPython may also raise, a SystemError among others, or use up its time on the way.
     **{
         name: (program, ("killed", "memory", "refused", "exception", "timeout"))
         for name, program in hostile.CRASHES.items()
