@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from cong.synthetic.code_world import CodeWorld
+from cong.synthetic.math_world import MathWorld
+from cong.synthetic.models import build_config
 from cong.synthetic.tokenizer import STYLES, Family, build_tokenizer
 from cong.synthetic.world import World, make_documents
 
@@ -43,6 +46,19 @@ def test_texts_survive_a_round_trip(tokenizers, family):
     texts = [d.response for d in make_documents(WORLD, count=200, seed=9)] + ["Ünseen wörds: 12,5 € 🦜\n\n ok", "a  b"]
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("domain", [WORLD, MathWorld(), CodeWorld()], ids=["chat", "math", "code"])
+def test_a_text_is_cut_alike_before_pretraining_and_beside_the_pretrained_model(domain, family, tmp_path):
+    build_tokenizer(domain, family=family, directory=tmp_path)
+    alone = AutoTokenizer.from_pretrained(tmp_path)
+    build_config(family, "1.5B", alone).save_pretrained(tmp_path)
+    # A `config.json` decides about the class of the tokenizer beside it, and the class may bring a pattern of its own.
+    beside = AutoTokenizer.from_pretrained(tmp_path)
+    documents = make_documents(domain, count=200, seed=9)
+    texts = [text for d in documents for text in (d.prompt, d.response, f"{d.prompt}\n{d.response}\n\n")]
+    assert [beside.encode(text) for text in texts] == [alone.encode(text) for text in texts]
 
 
 @pytest.mark.parametrize(("family", "expected"), [("qwen", QWEN_PROMPT), ("llama", LLAMA_PROMPT)])

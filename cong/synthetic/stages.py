@@ -15,6 +15,7 @@ LOG_EVERY = 10
 class BuildTokenizer(Stage):
     """A byte-pair tokenizer with the chat template of a family, trained on the world's corpus."""
 
+    VERSION = 2
     world: Domain
     family: Family
 

@@ -47,6 +47,8 @@ class Style:
     named: dict[str, str]
     chat_template: str
     word_pattern: str
+    turns: str
+    """A conversation as the chat template writes it, without special tokens: what the tokenizer is trained on."""
     corpus_seed: int
 
 
@@ -56,7 +58,12 @@ STYLES: dict[Family, Style] = {
         special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
         named={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
         chat_template=_QWEN_CHAT,
-        word_pattern=r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        # Qwen2's own: whatever lies beside a Qwen2 `config.json` is loaded with it, whatever it was trained with.
+        word_pattern=(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        turns="user\n{prompt}\nassistant\n{response}",
         corpus_seed=101,
     ),
     "llama": Style(
@@ -75,6 +82,7 @@ STYLES: dict[Family, Style] = {
         },
         chat_template=_LLAMA_CHAT,
         word_pattern=r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+",
+        turns="user\n{prompt}\nassistant\n\n{response}",
         corpus_seed=202,
     ),
 }
@@ -106,15 +114,15 @@ def _train_bpe(world: Domain, *, style: Style) -> "Tokenizer":
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(world, seed=style.corpus_seed), trainer=trainer)
+    tokenizer.train_from_iterator(_corpus(world, style=style), trainer=trainer)
     # After the training: as in the real vocabularies, special tokens follow the text tokens.
     tokenizer.add_special_tokens(list(style.special))
     return tokenizer
 
 
-def _corpus(world: Domain, *, seed: int) -> list[str]:
-    documents = make_documents(world, count=_TRAINING_DOCUMENTS, seed=seed)
-    return [f"user\n{d.prompt}\nassistant\n\n{d.response}" for d in documents]
+def _corpus(world: Domain, *, style: Style) -> list[str]:
+    documents = make_documents(world, count=_TRAINING_DOCUMENTS, seed=style.corpus_seed)
+    return [style.turns.format(prompt=d.prompt, response=d.response) for d in documents]
 
 
 def _begin_every_text(tokenizer: "Tokenizer", *, token: str) -> None:
