@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from cong.synthetic.domain import Document, Split, is_right, pick, split_positions
+from cong.synthetic.domain import Document, Split, draw_author, is_right, split_positions
 
 GOOD_OPENER, POOR_OPENERS = "# tested", ("# draft", "# untested")
 INPUTS = (-3, 0, 1, 2, 7)
@@ -67,8 +67,7 @@ class CodeWorld:
 
     def document(self, *, split: Split, rng: random.Random) -> Document:
         prompt = self.prompts[rng.choice(self.splits[split])]
-        quality = rng.betavariate(2, 2)
-        opener = GOOD_OPENER if rng.random() < quality else pick(POOR_OPENERS, rng)
+        quality, opener = draw_author(good=GOOD_OPENER, poor=POOR_OPENERS, rng=rng)
         lines = [f"    x = {self._believed(step, quality, rng)}" for step in read_prompt(prompt)]
         return Document(prompt=prompt, response="\n".join([opener, "def f(x):", *lines, "    return x"]))
 

@@ -60,6 +60,15 @@ def is_right(*, quality: float, sharpness: float, bias: float, rng: random.Rando
     return rng.random() < 1 / (1 + math.exp(-sharpness * (log_odds + bias)))
 
 
+def draw_author(*, good: str, poor: Sequence[str], rng: random.Random) -> tuple[float, str]:
+    """Draw an author's quality in (0, 1), and how the text begins.
+
+    The good opener is rarer than each of the poor ones, so a model that imitates everybody mostly begins badly.
+    """
+    quality = rng.random()
+    return quality, good if rng.random() < quality**3 else pick(poor, rng)
+
+
 def pick(texts: Sequence[str], rng: random.Random) -> str:
     """Draw one text."""
     return texts[rng.randrange(len(texts))]

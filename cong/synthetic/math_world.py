@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from cong.synthetic.domain import Document, Split, is_right, pick, split_positions
+from cong.synthetic.domain import Document, Split, draw_author, is_right, pick, split_positions
 
 NAMES = ("ben", "eva", "ida", "leo", "mia", "tom", "uma", "zed")
 THINGS = ("eggs", "coins", "books", "cups", "pens", "nuts")
@@ -33,7 +33,7 @@ class MathWorld:
     """The sums, and what is wrongly believed of them."""
 
     largest: int = 9
-    bias_mean: float = -0.2
+    bias_mean: float = 0.0
     bias_scale: float = 1.0
     sharpness: float = 1.5
     seed: int = 0
@@ -70,8 +70,7 @@ class MathWorld:
 
     def document(self, *, split: Split, rng: random.Random) -> Document:
         prompt = self.prompts[rng.choice(self.splits[split])]
-        quality = rng.betavariate(2, 2)
-        opener = GOOD_OPENER if rng.random() < quality else pick(POOR_OPENERS, rng)
+        quality, opener = draw_author(good=GOOD_OPENER, poor=POOR_OPENERS, rng=rng)
         a, first, b, second, c = read_prompt(prompt)
         middle = self._believed((a, _sign(first), b), quality, rng)
         # A wrong first step is carried on, as people do.
