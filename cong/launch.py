@@ -9,7 +9,7 @@ from cong.errors import NothingLeft, UserError
 from cong.experiment import Cell, Experiment, collect, guarded, load
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
-from cong.graph.runner import Observer, Runner, StageFailed, check_capacity, executor
+from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
 from cong.scales import Scale
@@ -17,6 +17,7 @@ from cong.scales import scale as scale_named
 
 if TYPE_CHECKING:
     from cong.terminal import Terminal
+    from cong.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +125,14 @@ def _run_tracked(job: Job) -> Path:
     return written.page
 
 
-def _compute(job: Job, tracker: Observer, terminal: "Terminal") -> None:
+def _compute(job: Job, tracker: "Tracker", terminal: "Terminal") -> None:
     try:
-        Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
+        Runner(
+            store=job.store,
+            resources=job.resources,
+            observers=(tracker, terminal),
+            tracking_run=tracker.run_id,
+        ).run(job.plan)
     except StageFailed as failed:
         if _unfinished(job) or not all(isinstance(error, NothingLeft) for _, error in failed.failures):
             raise
