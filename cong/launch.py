@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from cong.errors import NothingLeft, UserError
 from cong.experiment import Cell, Experiment, collect, guarded, load
 from cong.graph.plan import Plan, make_plan
-from cong.graph.resources import Resources
+from cong.graph.resources import Demand, Resources
 from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
 from cong.scales import Scale
 from cong.scales import scale as scale_named
+from cong.sweep import Sweep
 
 if TYPE_CHECKING:
     from cong.terminal import Terminal
@@ -95,15 +96,15 @@ def run(job: Job) -> Path:
     for stage in job.plan.todo:
         stage.check()
     if not job.plan.todo:
-        return _run_tracked(job)
+        return _run_tracked(job, Demand(cpus=0))
     _share_definitions(job.experiment)
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
         check_capacity(job.plan, job.resources, capacity)
-        return _run_tracked(job)
+        return _run_tracked(job, capacity)
 
 
-def _run_tracked(job: Job) -> Path:
+def _run_tracked(job: Job, capacity: Demand) -> Path:
     from cong.terminal import Terminal
     from cong.tracking import Tracker
 
@@ -113,7 +114,7 @@ def _run_tracked(job: Job) -> Path:
     tracker = Tracker(store=job.store, plan=job.plan, cells=job.cells, name=job.name, params=params)
     terminal = Terminal(job.plan, job.store)
     try:
-        _compute(job, tracker, terminal)
+        _compute(job, capacity, tracker, terminal)
         written = report(job)
     except BaseException:
         tracker.close(None)
@@ -125,14 +126,18 @@ def _run_tracked(job: Job) -> Path:
     return written.page
 
 
-def _compute(job: Job, tracker: "Tracker", terminal: "Terminal") -> None:
+def _compute(job: Job, capacity: Demand, tracker: "Tracker", terminal: "Terminal") -> None:
+    common: dict[str, Any] = {
+        "store": job.store,
+        "resources": job.resources,
+        "observers": (tracker, terminal),
+        "tracking_run": tracker.run_id,
+    }
     try:
-        Runner(
-            store=job.store,
-            resources=job.resources,
-            observers=(tracker, terminal),
-            tracking_run=tracker.run_id,
-        ).run(job.plan)
+        if job.grid and job.resources.ray:
+            Sweep(capacity=capacity, **common).run(job.plan)
+        else:
+            Runner(**common).run(job.plan)
     except StageFailed as failed:
         if _unfinished(job) or not all(isinstance(error, NothingLeft) for _, error in failed.failures):
             raise

@@ -165,7 +165,13 @@ def _as_ray_task(task: Assignment) -> str:
     demand = task.stage.demand(task.resources)
     cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
     remote = ray.remote(_execute_with_log).options(
-        num_cpus=cpus, num_gpus=gpus, max_retries=_DEATHS, retry_exceptions=False, name=task.stage.title
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_retries=_DEATHS,
+        retry_exceptions=False,
+        # Not into the resources of the Tune trial, if any, that asks for it.
+        scheduling_strategy="DEFAULT",
+        name=task.stage.title,
     )
     try:
         return ray.get(remote.remote(task))
