@@ -14,16 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cong.graph.plan import Plan
 from cong.graph.resources import Demand, Resources
 from cong.graph.runner import TICK, Observer, Runner, StageFailed, first_line
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
-
-if TYPE_CHECKING:
-    from ray.tune import ResultGrid
 
 VALUE = "value"
 _CELL, _EVENT = "cell", "event"
@@ -95,7 +92,7 @@ class Sweep:
         stages: Sequence[Stage],
         listener: "Listener",
         **search: Any,
-    ) -> "ResultGrid":
+    ) -> None:
         """Run trials; `stages` are such as they will run, `search` are further fields of `TuneConfig`."""
         from ray import tune
 
@@ -122,9 +119,10 @@ class Sweep:
                 tune.with_resources(trial, _beside_the_driver()), param_space=space, tune_config=config, run_config=run
             )
             found = tuner.fit()
-        if listener.crash:
-            raise listener.crash
-        return found
+        # What ended a trial outside of its stages, such as a measure that its cells do not have.
+        for error in found.errors:
+            if not listener.failures:
+                raise getattr(error, "cause", error)
 
 
 def split(plan: Plan) -> tuple[list[Stage], dict[str, list[Stage]]]:
@@ -158,12 +156,16 @@ class Listener:
     def __init__(self, *, observers: Sequence[Observer], stages: Sequence[Stage]) -> None:
         self.observers = observers
         self.failures: Failures = []
-        self.crash: BaseException | None = None
-        """What ended a trial outside of any stage."""
         self._stages: dict[str, Stage] = {}
         self._running: dict[str, tuple[str, Stage]] = {}
         self._last_tick = 0.0
         self.add(stages)
+
+    def begin(self, trial: str, config: Mapping[str, Any]) -> None:
+        """A trial begins, or begins again."""
+
+    def end(self, trial: str, config: Mapping[str, Any], value: float) -> None:
+        """A trial has ended; `value` is NaN when a stage of it failed."""
 
     def add(self, stages: Sequence[Stage]) -> None:
         """Learn of stages that trials may report."""
@@ -190,13 +192,11 @@ class Listener:
         for observer in self.observers:
             observer.failed(stage, error)
 
-    def die(self, trial: str, error: BaseException) -> None:
+    def die(self, trial: str) -> None:
         """A trial is given up, and the stages that it ran."""
         stages = [stage for owner, stage in self._running.values() if owner == trial]
-        if not stages:
-            self.crash = error
         for stage in stages:
-            self.fail(stage, error)
+            self.fail(stage, RuntimeError("the process of its trial died, and those that took its place"))
 
     def tick(self) -> None:
         """Let the observers look at what runs, about once a second."""
@@ -244,12 +244,18 @@ def _callback(listener: Listener) -> Any:
     from ray import tune
 
     class Callback(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            listener.begin(trial.trial_id, trial.config)
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            listener.end(trial.trial_id, trial.config, trial.last_result[VALUE])
+
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if result.get(_EVENT):
                 listener.hear(trial.trial_id, *result[_EVENT])
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            listener.die(trial.trial_id, trial.get_pickled_error() or RuntimeError("the process of its trial died"))
+            listener.die(trial.trial_id)
 
         def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
             listener.tick()
@@ -288,4 +294,4 @@ def _quiet() -> None:
 
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -75,7 +75,7 @@ def toy(tmp_path, monkeypatch, server):
 def run(toy, name, *, between):
     """Track a run of the toy; `between` is called once its first stage has ended."""
     store, cells, plan = toy
-    tracked = Tracker(store=store, plan=plan, cells=cells, name=name, params={"scale": "toy"})
+    tracked = Tracker(store=store, cells=cells, name=name, params={"scale": "toy"})
 
     class Disturber:
         def __init__(self):

@@ -15,7 +15,6 @@ from cong.errors import UserError
 from cong.experiment import Cell, Results
 from cong.graph import lease
 from cong.graph.journal import read_metrics
-from cong.graph.plan import Plan
 from cong.graph.stage import Stage, topological
 from cong.graph.store import RECORD, Store
 from cong.tracking.outbox import Outbox
@@ -35,8 +34,8 @@ _BATCH = 900
 class Tracker:
     """Observer that mirrors a run into MLflow; all calls come from one thread."""
 
-    def __init__(self, *, store: Store, plan: Plan, cells: list[Cell], name: str, params: dict[str, Any]) -> None:
-        self._store, self._plan = store, plan
+    def __init__(self, *, store: Store, cells: list[Cell], name: str, params: dict[str, Any]) -> None:
+        self._store = store
         self._uri = tracking_uri(store)
         self._outbox = Outbox(self._uri)
         self._offsets: dict[str, int] = {}
@@ -131,10 +130,8 @@ class Tracker:
         run = self._create(cell.name, parent=self.run_id, tags={"cong.fingerprint": cell.stage.fingerprint})
         self._cells[cell.name] = cell, run
         self._log_params(run, cell.axes)
-        todo = {stage.fingerprint for stage in self._plan.todo}
         for stage in topological([cell.stage]):
-            if stage.fingerprint in todo:
-                self._owner.setdefault(stage.fingerprint, run)
+            self._owner.setdefault(stage.fingerprint, run)
 
     def _close_cells(self, finished: dict[str, dict[str, Any]]) -> None:
         """Log every cell's results, and which run made each of its stages, in this run or in an earlier one."""
@@ -146,8 +143,9 @@ class Tracker:
 
     def _makers(self) -> dict[str, str]:
         """Return the stages' runs by fingerprint, of all runs that the records of the finished stages name."""
-        stages = [stage for stage in self._plan.stages if self._store.fault(stage) is None]
-        origins = {self._store.record(stage)["tracking_run"] for stage in stages} - {None}
+        stages = topological([cell.stage for cell, _ in self._cells.values()])
+        made = [stage for stage in stages if self._store.fault(stage) is None]
+        origins = {self._store.record(stage)["tracking_run"] for stage in made} - {None}
         return {fp: run for origin in sorted(origins) for fp, run in self._stage_runs(origin).items()}
 
     def _stage_runs(self, origin: str) -> dict[str, str]:
