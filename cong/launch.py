@@ -12,6 +12,7 @@ from cong.graph.resources import Resources
 from cong.graph.runner import Observer, Runner, StageFailed, check_capacity, executor
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
+from cong.memory import check_fits
 from cong.scales import Scale
 from cong.scales import scale as scale_named
 
@@ -166,6 +167,7 @@ def check_resources(job: Job) -> None:
             stage.demand(job.resources)
     except ValueError as error:
         raise UserError(f"profile {job.resources.name}: {error}") from error
+    check_fits(job.plan.todo, job.resources)
 
 
 def _share_definitions(experiment: Experiment) -> None:
