@@ -44,17 +44,18 @@ def hugging_face(model: Architecture):
     """Return the configuration of a Hugging Face model with these numbers."""
     from transformers import LlamaConfig, Qwen2Config
 
-    return (Qwen2Config if model.biased else LlamaConfig)(
-        hidden_size=model.width,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.kv_heads,
-        head_dim=model.head_width,
-        intermediate_size=model.inner,
-        vocab_size=model.vocabulary,
-        tie_word_embeddings=model.tied,
-        max_position_embeddings=model.positions,
-    )
+    settings: dict[str, Any] = {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_width,
+        "intermediate_size": model.inner,
+        "vocab_size": model.vocabulary,
+        "tie_word_embeddings": model.tied,
+        "max_position_embeddings": model.positions,
+    }
+    return Qwen2Config(**settings) if model.biased else LlamaConfig(**settings)
 
 
 def build(model: Architecture, **settings):
@@ -278,13 +279,13 @@ def test_training_needs_more_with_more_to_hold_and_no_more_with_more_workers(
     }  # fmt: skip
     base = memory.training(model, **settings)
     for more in ({"rows": rows + 1}, {"max_length": length + 1}, {"checkpointing": False}):
-        assert memory.training(model, **settings | more).total >= base.total
+        assert memory.training(model, **{**settings, **more}).total >= base.total
     assert memory.training(dataclasses.replace(model, layers=model.layers + 1), **settings).total > base.total
     if zero != "none":
-        crowd = memory.training(model, **settings | {"workers": workers + 1})
+        crowd = memory.training(model, **{**settings, "workers": workers + 1})
         assert crowd.total <= base.total
         assert crowd.host <= base.host
-    order = [memory.training(model, **settings | {"zero": name}).weights for name in ("zero2", "zero3")]
+    order = [memory.training(model, **{**settings, "zero": name}).weights for name in ("zero2", "zero3")]
     assert order[0] >= order[1]
 
 
