@@ -193,7 +193,8 @@ def test_hadolint_finds_nothing_in_the_container_file():
 
 
 def test_the_container_file_copies_what_there_is_and_installs_what_is_pinned():
-    file = DockerfileParser(fileobj=io.BytesIO((CLUSTER / "Containerfile").read_bytes()))
+    content: Any = io.BytesIO((CLUSTER / "Containerfile").read_bytes())
+    file = DockerfileParser(fileobj=content)
     steps = [(step["instruction"], step["value"]) for step in file.structure]
     sources = [word for name, value in steps if name == "COPY" for word in value.split()[:-1] if word[:2] != "--"]
     assert all((ROOT / source).exists() for source in sources)

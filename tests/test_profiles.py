@@ -69,6 +69,15 @@ def test_every_gpu_profile_holds_every_stage_of_the_paper():
     assert {"l40x4", "h100x8", "h100x32", "h200x8"} == set(GPU_PROFILES)
 
 
+def test_the_readme_states_the_fullest_gpu_of_every_profile():
+    stages, readme = paper_stages(), (ROOT / "README.md").read_text()
+    for name in GPU_PROFILES:
+        resources = load_profile(name)
+        needs = [need.total for stage in stages if (need := stage.memory(resources)) is not None]
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", readme, re.MULTILINE)
+        assert row.endswith(f"| {max(needs) / GB:.1f} of {resources.gpu_memory_gb:g} GB |")
+
+
 def test_a_stage_that_cannot_fit_is_named_with_what_it_needs_and_what_to_do():
     resources = dataclasses.replace(load_profile("l40x4"), sizes=(), deepspeed="zero3")
     with pytest.raises(UserError) as refused:
