@@ -9,6 +9,7 @@ models are run with differently stands in tables of the file, the smallest first
 """
 
 import dataclasses
+import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,7 @@ class Resources:
         """Return the settings for a stage whose largest model has so many parameters; None when that is not known."""
         if parameters is None or not self.sizes:
             return self
-        given = next((size.given for size in self.sizes if parameters <= size.up_to_parameters), {})
-        return dataclasses.replace(self, sizes=(), **given)
+        return _chosen(self, next((size for size in self.sizes if parameters <= size.up_to_parameters), None))
 
     def _check_choices(self) -> None:
         choices = {
@@ -155,6 +155,12 @@ class Resources:
         """Demand of a stage that trains."""
         cpus, gpus = self.train_workers * self.threads, self.train_workers * self.gpus_per_process
         return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training)
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(resources: Resources, size: SizeSettings | None) -> Resources:
+    """Return the settings of one table: asked for by every one of thousands of stages, time and again."""
+    return dataclasses.replace(resources, sizes=(), **(size.given if size else {}))
 
 
 def load_profile(name: str, **overrides) -> Resources:
