@@ -14,6 +14,7 @@ from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
+from cong.memory import check_fits
 from cong.scales import Scale
 from cong.scales import scale as scale_named
 from cong.sweep import Sweep
@@ -187,6 +188,7 @@ def check_resources(job: Job) -> None:
             stage.demand(job.resources)
     except ValueError as error:
         raise UserError(f"profile {job.resources.name}: {error}") from error
+    check_fits(job.plan.todo, job.resources)
 
 
 def share_definitions(experiment: Experiment) -> None:

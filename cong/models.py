@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cong.architecture import PUBLISHED, Architecture, read_architecture
 from cong.errors import UserError
 from cong.graph.stage import Context, Stage
 
@@ -150,6 +152,31 @@ def check_same_tokenizer(post: Model, pre: Model) -> None:
             f"the weak pair has two tokenizers: {describe(post)} and {describe(pre)}; contrastive decoding compares "
             "log-probabilities token by token and needs one vocabulary"
         )
+
+
+def architecture_of(model: Model) -> Architecture | None:
+    """Return a model's numbers, without downloading anything; None where they are not known before it is there."""
+    root = root_model(model)
+    if isinstance(root, Stage):
+        return getattr(root, "architecture", None)
+    if isinstance(root, LocalModel):
+        return read_architecture(Path(root.path).expanduser() / "config.json")
+    mirrored = os.environ.get("CONG_MIRROR")
+    found = read_architecture(Path(mirrored) / root.repo / "config.json") if mirrored else None
+    return found or PUBLISHED.get(root.repo)
+
+
+def architectures_of(models: Iterable[Model]) -> list[Architecture] | None:
+    """Return the numbers of several models, None unless those of all are known."""
+    found = [architecture_of(model) for model in models]
+    known = [one for one in found if one is not None]
+    return known if len(known) == len(found) else None
+
+
+def largest(*models: Model) -> int | None:
+    """Return the parameters of the largest model, None where there is none or one is not known."""
+    known = architectures_of(models)
+    return max(one.parameters for one in known) if known else None
 
 
 def describe(model: Model) -> str:

@@ -7,9 +7,11 @@ from cong.errors import UserError
 from cong.graph import lease
 from cong.graph.journal import read_progress
 from cong.graph.plan import Plan
+from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Stage
 from cong.graph.store import RECORD, SUCCESS
 from cong.launch import Job, check_resources
+from cong.memory import GB, Need
 from cong.terminal import describe_progress
 
 
@@ -40,6 +42,22 @@ def _totals(plan: Plan, job: Job) -> None:
     print(f"\n{len(job.cells)} cells, {len(plan.stages)} stages: {len(plan.todo)} to run")
     if plan.todo:
         print(f"largest stage needs {plan.peak(job.resources)}; profile {job.resources.name}")
+        _needs(plan, job.resources)
+
+
+def _needs(plan: Plan, resources: Resources) -> None:
+    """Print per kind of stage what the one that needs most memory occupies."""
+    largest: dict[str, tuple[Need, Demand]] = {}
+    for stage in plan.todo:
+        need = stage.memory(resources)
+        if need is not None and (stage.name not in largest or need.total > largest[stage.name][0].total):
+            largest[stage.name] = need, stage.demand(resources)
+    if largest:
+        print("\nmemory of one process, reckoned")
+    for name, (need, demand) in largest.items():
+        has = f" of {resources.gpu_memory_gb:g}" if resources.gpu_memory_gb else ""
+        beside = f", {need.host / GB:.1f} GB of main memory" if need.host else ""
+        print(f"  {name:<20} {demand!s:<15} {need.total / GB:>6.1f}{has} GB{beside}  ({need.parts})")
 
 
 def show_status(root: Path) -> None:

@@ -8,15 +8,9 @@ from reference_decoding import STOP_IDS, ragged_prompts, reference_greedy, tiny_
 
 from cong.decoding import Decoding, Request, SlotEngine
 from cong.decoding.backbone import Backbone, prefill_groups
-from cong.decoding.sizing import (
-    MOST_SLOTS,
-    SCORE_COPIES,
-    USABLE,
-    cache_bytes_per_token,
-    slots_that_fit,
-    state_bytes_per_slot,
-)
+from cong.decoding.sizing import USABLE, architecture, slots_that_fit
 from cong.decoding.state import SlotState
+from cong.memory import MOST_SLOTS, SCORE_COPIES, state_bytes
 
 DECODING = Decoding(max_new_tokens=10, repetition_penalty=1.2)
 
@@ -118,7 +112,7 @@ def test_the_bytes_of_a_slot_are_those_of_the_tensors():
     list(engine.decode(requests_for(ragged_prompts(6))))
     cache = engine._backbones[0].cache
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.slot_layers)  # pyright: ignore
-    assert held == 6 * cache.capacity * cache_bytes_per_token(pair[0].config, itemsize=4)
+    assert held == 6 * cache.capacity * architecture(pair[0].config).cache_bytes_per_token(itemsize=4)
 
 
 def test_the_slots_that_fit_use_the_memory_and_no_more():
@@ -127,7 +121,7 @@ def test_the_slots_that_fit_use_the_memory_and_no_more():
     slots = slots_that_fit(
         configs, decoding=Decoding(max_new_tokens=2048), tokens_per_slot=tokens, itemsize=itemsize, free_bytes=free
     )
-    slot = sum(tokens * cache_bytes_per_token(config, itemsize=itemsize) for config in configs)
+    slot = sum(tokens * architecture(config).cache_bytes_per_token(itemsize=itemsize) for config in configs)
     slot += sum(SCORE_COPIES * 4 * config.vocab_size for config in configs)
     assert 1 < slots < MOST_SLOTS
     assert slots * slot <= USABLE * free < (slots + 1) * (slot + 100_000)
@@ -150,4 +144,4 @@ def test_state_of_a_row_costs_what_the_arithmetic_says():
         tables = (state.tokens_ST, state.post_logprob_ST, state.pre_logprob_ST, state.uniform_ST, state.seen_SV)
         return sum(table.nbytes for table in tables if table is not None)
 
-    assert held(5) == 5 * state_bytes_per_slot(decoding, vocab_size=97)
+    assert held(5) == 5 * state_bytes(new_tokens=50, vocabulary=97)

@@ -5,12 +5,14 @@ The difference between two models is the implicit reward of a response:
     post = teacher_forced_logprobs(model, prompts=[(5, 6)], completions=[(7, 8, eos)], batch_size=8)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from cong.memory import SCORED_TOKENS
 
 
 @torch.inference_mode()
@@ -21,10 +23,12 @@ def teacher_forced_logprobs(
     completions: Sequence[Sequence[int]],
     batch_size: int,
     stop_token_id: int | None = None,
+    most_tokens: int = SCORED_TOKENS,
 ) -> list[float]:
     """Sum of log pi(completion | prompt) in nats for every row; a `stop_token_id` is appended to each completion.
 
-    Without it the completions are scored as they are. Rows of similar length are batched together.
+    Without it the completions are scored as they are. Rows of similar length are batched together, at most `batch_size`
+    of them and `most_tokens` padded tokens of completions, whose logits are alive at once.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -35,11 +39,22 @@ def teacher_forced_logprobs(
         raise ValueError(f"the prompt of row {empty} is empty; it must have at least 1 token")
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index][1]), len(rows[index][0])))
     sums = [0.0] * len(rows)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in _batches(order, [len(completion) for _, completion in rows], rows=batch_size, tokens=most_tokens):
         for index, value in zip(batch, _batch_logprobs(model, [rows[index] for index in batch]), strict=True):
             sums[index] = value
     return sums
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[list[int]]:
+    """Consecutive indices of rising length, as many as fit; a row that is too long stands alone."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[index] > tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _batch_logprobs(model: PreTrainedModel, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:

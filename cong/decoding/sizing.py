@@ -8,17 +8,16 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from cong.architecture import Architecture, from_config
 from cong.decoding.types import Decoding
+from cong.memory import CPU_SLOTS, PROMPT_TOKENS, slots_in
 
-MOST_SLOTS = 512
-"""Beyond this the arithmetic of a step, not the reading of the weights, takes the time."""
-CPU_SLOTS = 64
-PROMPT_TOKENS = 512
-"""Room for a prompt where nothing is known of the prompts; longer ones make the cache grow."""
 USABLE = 0.85
 """Share of the free memory that is given out; prefill passes and fragments need the rest."""
-SCORE_COPIES = 8
-"""Tensors of a row's vocabulary in float32 that are alive at once in a step."""
+_NAMES = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "vocab_size", "tie_word_embeddings", "max_position_embeddings", "model_type", "attention_bias",
+)  # fmt: skip
 
 
 def default_slots(models: Sequence[PreTrainedModel], *, decoding: Decoding, max_context: int) -> int:
@@ -41,23 +40,18 @@ def slots_that_fit(
     configs: Sequence[PreTrainedConfig], *, decoding: Decoding, tokens_per_slot: int, itemsize: int, free_bytes: int
 ) -> int:
     """Largest number of slots in [1, 512] whose cache, scores and bookkeeping fit the usable memory."""
-    slot = sum(
-        tokens_per_slot * cache_bytes_per_token(config, itemsize=itemsize)
-        + SCORE_COPIES * 4 * config.get_text_config().vocab_size
-        for config in configs
+    return slots_in(
+        [architecture(config) for config in configs],
+        tokens=tokens_per_slot,
+        new_tokens=decoding.max_new_tokens,
+        itemsize=itemsize,
+        free_bytes=USABLE * free_bytes,
     )
-    slot += state_bytes_per_slot(decoding, vocab_size=max(config.get_text_config().vocab_size for config in configs))
-    return max(1, min(MOST_SLOTS, int(USABLE * free_bytes) // slot))
 
 
-def cache_bytes_per_token(config: PreTrainedConfig, *, itemsize: int) -> int:
-    """Keys and values of one token in all layers."""
+def architecture(config: PreTrainedConfig) -> Architecture:
+    """Return a loaded configuration in numbers, whatever its class calls them."""
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * heads * width * itemsize
-
-
-def state_bytes_per_slot(decoding: Decoding, *, vocab_size: int) -> int:
-    """Tokens, two log-probabilities and a uniform number per step, and the mask of seen tokens."""
-    return (decoding.max_new_tokens + 1) * (8 + 4 + 4 + 8) + vocab_size
+    found = from_config({name: getattr(text, name, None) for name in _NAMES})
+    assert found is not None
+    return found

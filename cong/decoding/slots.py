@@ -33,6 +33,7 @@ from cong.decoding.types import (
     request_error,
     token_limit,
 )
+from cong.memory import PREFILL_TOKENS
 
 FEWEST_PREFILL_TOKENS = 256
 
@@ -56,7 +57,7 @@ class SlotEngine:
         decoding: Decoding,
         slots: int | None = None,
         max_context: int | None = None,
-        prefill_tokens: int = 16384,
+        prefill_tokens: int = PREFILL_TOKENS,
         steps_per_sync: int | None = None,
         cuda_graphs: bool = False,
     ) -> None:

@@ -4,6 +4,7 @@ Input rows have `prompt` (one user turn) or `messages` (a chat), and maybe a `pr
 interrupted decoding goes on where it stopped; a row that cannot be decoded keeps its `error`, the others are decoded.
 """
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.models import LocalModel, check_model, check_same_tokenizer
+from cong.models import LocalModel, check_model, check_same_tokenizer, largest
 
 COLUMNS = (
     "prompt_id", "prompt", "alpha", "response", "response_token_ids", "num_tokens", "finish_reason",
@@ -47,6 +48,8 @@ class FileJob:
 def decode_file(job: FileJob) -> tuple[int, int]:
     """Decode and write the output; return how many rows were decoded and how many failed."""
     _check(job)
+    base = LocalModel(path=str(job.pre or job.post))
+    job = dataclasses.replace(job, resources=job.resources.for_size(largest(base)))
     rows = list(_rows(job))
     work = job.output.with_name(f"{job.output.name}.work")
     _claim(work, job)

@@ -17,11 +17,13 @@ from cong.generation.judges import (
     judge_models,
     trusts_remote_code,
 )
+from cong.generation.needs import scoring_need, without_adapter
 from cong.generation.rows import Worker, map_rows
 from cong.generation.scorers import KEPT, LogprobScorer, RewardScorer, TestRunner, answer_row, exact_row
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
-from cong.models import model_dir
+from cong.memory import Need
+from cong.models import largest, model_dir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,17 @@ class Score(Stage):
 
     def demand(self, resources: Resources) -> Demand:
         if judge_models(self.judge):
-            return resources.generation_demand()
+            return self.execution(resources).generation_demand()
         return Demand(cpus=resources.threads if isinstance(self.judge, UnitTests) else 1)
+
+    def parameters(self) -> int | None:
+        return largest(*without_adapter(judge_models(self.judge)))
+
+    def memory(self, resources: Resources) -> Need | None:
+        new_tokens = getattr(self.responses, "max_new_tokens", None)
+        if new_tokens is None:
+            return None
+        return scoring_need(self.judge, new_tokens=new_tokens, resources=self.execution(resources))
 
     def run(self, ctx: Context) -> None:
         columns = (*KEPT, REFERENCE) if isinstance(self.judge, NeedsReference) else KEPT

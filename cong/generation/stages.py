@@ -9,9 +9,11 @@ from typing import Literal
 
 from cong.data import PROMPTS, REFERENCE, Row, read_rows, row_seed
 from cong.generation.decode import DecodeJob, decode_stage
+from cong.generation.needs import decoding_need, without_adapter
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
-from cong.models import Model, check_model, check_same_tokenizer, model_dir
+from cong.memory import Need
+from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,13 @@ class Generate(Stage):
         check_model(self.model)
 
     def demand(self, resources: Resources) -> Demand:
-        return resources.generation_demand()
+        return self.execution(resources).generation_demand()
+
+    def parameters(self) -> int | None:
+        return largest(self.model)
+
+    def memory(self, resources: Resources) -> Need | None:
+        return decoding_need((self.model,), new_tokens=self.max_new_tokens, resources=self.execution(resources))
 
     def run(self, ctx: Context) -> None:
         rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=self.samples, seed=self.seed)
@@ -102,7 +110,14 @@ class ContrastiveGenerate(Stage):
         check_same_tokenizer(self.post, self.pre)
 
     def demand(self, resources: Resources) -> Demand:
-        return resources.generation_demand()
+        return self.execution(resources).generation_demand()
+
+    def parameters(self) -> int | None:
+        return largest(*without_adapter((self.post, self.pre)))
+
+    def memory(self, resources: Resources) -> Need | None:
+        pair = (self.post, self.pre)
+        return decoding_need(pair, new_tokens=self.max_new_tokens, resources=self.execution(resources))
 
     def run(self, ctx: Context) -> None:
         rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=1, seed=self.seed, alpha=self.alpha)

@@ -50,7 +50,7 @@ def execute(task: Assignment) -> str:
         if held is None or _finished_since(task, asked_at):
             return "hit"
         _clear_the_way(task, directory)
-        context = Context(out=directory, resources=task.resources, locate=store.directory)
+        context = Context(out=directory, resources=stage.execution(task.resources), locate=store.directory)
         context.progress_path.unlink(missing_ok=True)
         started = time.time()
         stage.run(context)
@@ -107,7 +107,7 @@ def _record(task: Assignment, context: Context, *, started: float) -> dict[str, 
         "seconds": seconds,
         "cpu_seconds_reserved": seconds * demand.cpus,
         "gpu_seconds": seconds * demand.gpus,
-        "resources": asdict(task.resources),
+        "resources": asdict(context.resources),
         "tracking_run": task.tracking_run,
         **task.provenance,
     }

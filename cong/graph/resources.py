@@ -1,13 +1,19 @@
 """How a run is executed: devices, actors, workers. Nothing here enters the identity of a stage.
 
-Profiles are TOML files of these fields (`cluster/profiles/NAME.toml`); `load_profile("laptop")` reads one.
+Profiles are TOML files of these fields (`cluster/profiles/NAME.toml`); `load_profile("laptop")` reads one. What smaller
+models are run with differently stands in tables of the file, the smallest first:
+
+    [[sizes]]
+    up_to_parameters = 4e9
+    slots = 64
 """
 
 import dataclasses
+import functools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cong.errors import UserError
 
@@ -30,6 +36,24 @@ class Demand:
     def __str__(self) -> str:
         gpus = f" {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeSettings:
+    """What a profile sets differently for stages whose largest model has at most so many parameters."""
+
+    up_to_parameters: float
+    actors: int | None = None
+    slots: int | Literal["auto"] | None = None
+    train_workers: int | None = None
+    deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] | None = None
+    micro_batch: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are not those of the profile."""
+        values = dataclasses.asdict(self).items()
+        return {name: value for name, value in values if value is not None and name != "up_to_parameters"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +83,10 @@ class Resources:
     micro_batch: int = 16
     checkpoint_seconds: float = 600.0
     """Training writes a checkpoint when this much time has passed since the last one."""
+    gpu_memory_gb: float | None = None
+    """Memory of a GPU in 10^9 bytes; a stage that needs more is refused. None, as for a CPU, checks nothing."""
+    sizes: tuple[SizeSettings, ...] = ()
+    """Settings for smaller models, by rising size; the profile's own hold for larger ones and those of unknown size."""
 
     def __post_init__(self) -> None:
         at_least = {"threads": 1, "actors": 0, "slots": 1, "train_workers": 1, "micro_batch": 1}
@@ -69,6 +97,17 @@ class Resources:
         if self.cuda_graphs and self.device != "cuda":
             raise ValueError(f"cuda_graphs needs device = 'cuda', not {self.device!r}")
         self._check_choices()
+        bounds = [size.up_to_parameters for size in self.sizes]
+        if bounds != sorted(set(bounds)):
+            raise ValueError(f"up_to_parameters of sizes must rise from table to table, not be {bounds}")
+        for bound in bounds:
+            self.for_size(bound)
+
+    def for_size(self, parameters: float | None) -> "Resources":
+        """Return the settings for a stage whose largest model has so many parameters; None when that is not known."""
+        if parameters is None or not self.sizes:
+            return self
+        return _chosen(self, next((size for size in self.sizes if parameters <= size.up_to_parameters), None))
 
     def _check_choices(self) -> None:
         choices = {
@@ -85,6 +124,11 @@ class Resources:
     def gpus_per_process(self) -> float:
         """GPUs that one actor or one training worker holds."""
         return 1.0 if self.device == "cuda" else 0.0
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of the dtype."""
+        return 2 if self.dtype == "bfloat16" else 4
 
     @property
     def rows_at_a_time(self) -> int:
@@ -113,6 +157,12 @@ class Resources:
         return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training)
 
 
+@functools.lru_cache(maxsize=64)
+def _chosen(resources: Resources, size: SizeSettings | None) -> Resources:
+    """Return the settings of one table: asked for by every one of thousands of stages, time and again."""
+    return dataclasses.replace(resources, sizes=(), **(size.given if size else {}))
+
+
 def load_profile(name: str, **overrides) -> Resources:
     """Read the profile `name`, or the TOML file that it names; raise `UserError` when there is none or it is wrong."""
     path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
@@ -121,7 +171,10 @@ def load_profile(name: str, **overrides) -> Resources:
         raise UserError(f"unknown profile {name!r}: known are {known}, or give the path of a .toml file")
     try:
         settings = tomllib.loads(path.read_text())
-        return Resources(**{"name": path.stem, **settings, **overrides})
-    except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
+        # What is chosen on the command line holds for every size of model.
+        tables = [{k: v for k, v in table.items() if k not in overrides} for table in settings.pop("sizes", [])]
+        sizes = tuple(SizeSettings(**table) for table in tables)
+        return Resources(**{"name": path.stem, **settings, "sizes": sizes, **overrides})
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
         allowed = ", ".join(field.name for field in dataclasses.fields(Resources))
         raise UserError(f"profile {path.name}: {error}; the settings of a profile are {allowed}") from error

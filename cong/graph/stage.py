@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cong.graph import fingerprint as fp
 from cong.graph.journal import append_metrics, write_progress
 from cong.graph.resources import Demand, Resources
+
+if TYPE_CHECKING:
+    from cong.memory import Need
 
 SCRATCH = ".scratch"
 
@@ -93,6 +96,18 @@ class Stage:
     def demand(self, resources: Resources) -> Demand:
         """Return what the stage occupies while it runs."""
         return Demand(cpus=1)
+
+    def parameters(self) -> int | None:
+        """Return the parameters of the largest model that the stage holds, None without one or where it is unknown."""
+        return None
+
+    def execution(self, resources: Resources) -> Resources:
+        """Return what a profile sets for models of this stage's size."""
+        return resources.for_size(self.parameters())
+
+    def memory(self, resources: Resources) -> "Need | None":
+        """Return the bytes that one of the stage's processes needs, None where no model is held or it is unknown."""
+        return None
 
     @property
     def name(self) -> str:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cong.architecture import Architecture
 from cong.synthetic.domain import Document, Domain
-from cong.synthetic.tokenizer import Family
+from cong.synthetic.tokenizer import STYLES, Family
 from cong.synthetic.world import make_documents
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ SIZES: dict[Size, Shape] = {
     "14B": Shape(layers=4, width=192, heads=6, kv_heads=2, inner=512, tied=False),
 }
 """Each size stands in the role of a real checkpoint; as there, the small ones tie input and output embeddings."""
+
+
+def architecture(family: Family, size: Size) -> Architecture:
+    """Return a size in numbers, with the vocabulary that its family's tokenizer is trained to."""
+    shape = SIZES[size]
+    return Architecture(
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_width=shape.width // shape.heads,
+        inner=shape.inner,
+        vocabulary=STYLES[family].vocabulary,
+        tied=shape.tied,
+        positions=_CONTEXT,
+        biased=family == "qwen",
+    )
 
 
 def build_config(family: Family, size: Size, tokenizer: "PreTrainedTokenizerBase") -> "PretrainedConfig":

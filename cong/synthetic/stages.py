@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from cong.architecture import Architecture
 from cong.graph.journal import truncate_metrics
 from cong.graph.stage import Context, Stage
 from cong.synthetic.domain import Domain
-from cong.synthetic.models import Size, pretrain
+from cong.synthetic.models import Size, architecture, pretrain
 from cong.synthetic.tokenizer import Family, build_tokenizer
 
 LOG_EVERY = 10
@@ -41,6 +42,11 @@ class Pretrain(Stage):
 
     def label(self) -> str:
         return f"{self.family}-{self.size},seed={self.seed}"
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model in numbers."""
+        return architecture(self.family, self.size)
 
     def run(self, ctx: Context) -> None:
         seen: list[int] = []

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class AuxConf(Finetune):
     """Minimizes (1 - w) CE(weak token) + w CE(own hardened prediction), averaged over response tokens."""
 
+    WHOLE_LOGITS = True
     max_weight: float = 0.5
     weight_warmup: float = 0.1
     """Share of the optimizer steps in which the weight rises from 0."""

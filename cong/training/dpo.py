@@ -22,6 +22,7 @@ from cong.training.rows import TokenRows, preference_rows
 class DPO(Finetune):
     """Minimizes -E[log sigmoid(beta (log pi_theta/pi_ref(chosen) - log pi_theta/pi_ref(rejected)))]."""
 
+    SEQUENCES = 2
     beta: float
     reference: ReferenceLogprobs = field(init=False)
     """Derived from model, data and max_length; a field, so that the graph sees it as an input."""

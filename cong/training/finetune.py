@@ -8,12 +8,14 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from cong import memory
 from cong.errors import NothingLeft
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
-from cong.models import Model, check_model, model_dir
+from cong.memory import Need
+from cong.models import Model, architecture_of, check_model, largest, model_dir
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
 from cong.training.order import accumulation_steps
@@ -23,6 +25,11 @@ from cong.training.rows import TokenRows
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Stage):
     """Trains `model` on the rows of `data`; gradients are clipped at norm 1, the optimizer is AdamW."""
+
+    SEQUENCES: ClassVar[int] = 1
+    """Sequences per row: a pair has two."""
+    WHOLE_LOGITS: ClassVar[bool] = False
+    """Whether the loss needs the logits of all response tokens at once."""
 
     model: Model
     data: Stage
@@ -59,8 +66,27 @@ class Finetune(Stage):
         check_model(self.model)
 
     def demand(self, resources: Resources) -> Demand:
-        accumulation_steps(global_batch_size=self.global_batch_size, resources=resources)
-        return resources.training_demand()
+        execution = self.execution(resources)
+        accumulation_steps(global_batch_size=self.global_batch_size, resources=execution)
+        return execution.training_demand()
+
+    def parameters(self) -> int | None:
+        return largest(self.model)
+
+    def memory(self, resources: Resources) -> Need | None:
+        execution, model = self.execution(resources), architecture_of(self.model)
+        if model is None:
+            return None
+        return memory.training(
+            model,
+            rows=self.SEQUENCES * execution.micro_batch,
+            max_length=self.max_length,
+            workers=execution.train_workers,
+            zero=execution.deepspeed,
+            itemsize=execution.itemsize,
+            checkpointing=execution.device == "cuda",
+            whole_logits=self.WHOLE_LOGITS,
+        )
 
     def run(self, ctx: Context) -> None:
         accumulation_steps(global_batch_size=self.global_batch_size, resources=ctx.resources)

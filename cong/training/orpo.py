@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class ORPO(Finetune):
     """Minimizes the likelihood loss of the chosen response and the weighted odds ratio loss of the pair."""
 
+    SEQUENCES = 2
     weight: float
     """lambda of the paper."""
 

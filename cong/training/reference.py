@@ -6,12 +6,14 @@ Writes `reference.parquet`: prompt_id, ref_chosen_logp, ref_rejected_logp (sums 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from cong import memory
 from cong.data import PAIRS, Row, read_rows, write_rows
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
-from cong.models import Model, check_model, model_dir
+from cong.memory import Need
+from cong.models import Model, architecture_of, check_model, largest, model_dir
 from cong.training.launch import launch
 from cong.training.rows import preference_rows
 
@@ -24,8 +26,11 @@ PART = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceLogprobs(Stage):
-    """log pi_ref(y | x) of both sides of every pair."""
+class FrozenPass(Stage):
+    """Base of the passes of a frozen model over the rows of `data`, on the workers that train elsewhere."""
+
+    SEQUENCES: ClassVar[int] = 1
+    """Sequences per row: a pair has two."""
 
     model: Model
     data: Stage
@@ -35,7 +40,25 @@ class ReferenceLogprobs(Stage):
         check_model(self.model)
 
     def demand(self, resources: Resources) -> Demand:
-        return resources.training_demand()
+        return self.execution(resources).training_demand()
+
+    def parameters(self) -> int | None:
+        return largest(self.model)
+
+    def memory(self, resources: Resources) -> Need | None:
+        execution, model = self.execution(resources), architecture_of(self.model)
+        if model is None:
+            return None
+        tokens = execution.micro_batch * self.SEQUENCES * self.max_length
+        itemsize = 4 if execution.deepspeed == "none" else execution.itemsize
+        return memory.fused_scoring(model, tokens=tokens, itemsize=itemsize)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceLogprobs(FrozenPass):
+    """log pi_ref(y | x) of both sides of every pair."""
+
+    SEQUENCES = 2
 
     def run(self, ctx: Context) -> None:
         job = ReferenceJob(

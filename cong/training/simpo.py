@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class SimPO(Finetune):
     """Minimizes -E[log sigmoid(beta (mean log pi(chosen) - mean log pi(rejected)) - gamma)]."""
 
+    SEQUENCES = 2
     beta: float
     gamma: float
     """Margin that the rewards should have: the paper's gamma, not its ratio to beta."""

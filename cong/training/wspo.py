@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cong.data import RESPONSES, Row, read_rows, write_rows
 from cong.errors import UserError
-from cong.graph.resources import Demand, Resources
-from cong.graph.stage import Context, Stage
+from cong.graph.resources import Resources
+from cong.graph.stage import Context
 from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.launch import launch
-from cong.training.reference import PART, place
+from cong.training.reference import PART, FrozenPass, place
 from cong.training.rows import TokenRows, completion_rows
 
 if TYPE_CHECKING:
@@ -39,21 +39,11 @@ _COLUMNS = (*_KEY, "token_ids", "logps", "at_limit")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponseLogprobs(Stage):
+class ResponseLogprobs(FrozenPass):
     """log pi(y_t | x, y_<t) of every token of every response of `data`.
 
     Writes `logprobs/*.parquet`: prompt_id, sample, token_ids and logps of the response, at_limit (at max_length).
     """
-
-    model: Model
-    data: Stage
-    max_length: int = 2048
-
-    def check(self) -> None:
-        check_model(self.model)
-
-    def demand(self, resources: Resources) -> Demand:
-        return resources.training_demand()
 
     def run(self, ctx: Context) -> None:
         job = LogprobJob(

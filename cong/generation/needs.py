@@ -1,0 +1,54 @@
+"""What the stages that decode and score need of a GPU, from their models and a profile.
+
+decoding_need((weak_aligned, weak), new_tokens=2048, resources=load_profile("l40x4"))
+"""
+
+from cong import memory
+from cong.generation.judges import ImplicitReward, Judge, RewardModel, judge_models
+from cong.generation.scorers import BATCH
+from cong.graph.resources import Resources
+from cong.memory import Need
+from cong.models import LocalModel, Model, architectures_of
+
+
+def without_adapter(models: tuple[Model, ...]) -> tuple[Model, ...]:
+    """Put its base, the last model, in the place of an adapter, which has no numbers of its own."""
+    return tuple(models[-1] if _is_adapter(model) else model for model in models)
+
+
+def _is_adapter(model: Model) -> bool:
+    return isinstance(model, LocalModel) and model.is_adapter
+
+
+def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Resources) -> Need | None:
+    """Return what an actor needs that decodes with these models; None when their numbers are not known."""
+    known = architectures_of(without_adapter(models))
+    if known is None:
+        return None
+    load = {"new_tokens": new_tokens, "itemsize": resources.itemsize}
+    shared = _is_adapter(models[0])
+    if resources.slots != "auto":
+        return memory.decoding(known, slots=resources.slots, shared=shared, **load)
+    if resources.gpu_memory_gb is None:
+        return memory.decoding(known, slots=memory.CPU_SLOTS, shared=shared, **load)
+    empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
+    free = memory.USABLE_GPU * resources.gpu_memory_gb * memory.GB - empty.weights - empty.working
+    tokens = memory.context_tokens(known, new_tokens=new_tokens)
+    return memory.decoding(
+        known, slots=memory.slots_in(known, tokens=tokens, free_bytes=free, **load), shared=shared, **load
+    )
+
+
+def scoring_need(judge: Judge, *, new_tokens: int, resources: Resources) -> Need | None:
+    """Return what an actor needs that holds a judge; None when it holds no model, or one that is not known."""
+    models = judge_models(judge)
+    known = architectures_of(without_adapter(models))
+    if not known:
+        return None
+    longest = memory.context_tokens(known, new_tokens=new_tokens)
+    if isinstance(judge, RewardModel):
+        return memory.classifying(known[0], tokens=longest, itemsize=resources.itemsize)
+    # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
+    rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
+    shared = isinstance(judge, ImplicitReward) and _is_adapter(judge.post)
+    return memory.scoring(known, tokens=rows * longest, longest=longest, itemsize=resources.itemsize, shared=shared)
