@@ -202,19 +202,20 @@ def _fit_cross_validated(
 
     with sklearn.config_context(enable_metadata_routing=True):
         scorer = make_scorer(_weighted_log_loss, response_method="predict_proba", greater_is_better=False)
-        model = LogisticRegressionCV(
+        # L1; the class's stubs know its new parameters only as text.
+        penalty: dict[str, Any] = {"l1_ratios": (1.0,), "use_legacy_attributes": False}
+        scoring: Any = scorer.set_score_request(share=True, row_weight=True)
+        model: Any = LogisticRegressionCV(
             cv=GroupKFold(n_splits=FOLDS),
-            scoring=scorer.set_score_request(share=True, row_weight=True),
-            l1_ratios=(1.0,),
+            scoring=scoring,
             solver="liblinear",
             fit_intercept=False,
             random_state=_SEED,
-            use_legacy_attributes=False,
-        ).set_fit_request(sample_weight=True)
-        groups = np.tile(np.arange(len(share) // 2), 2)
-        model.fit(
-            features, outcome, sample_weight=share * weights, groups=groups, share=share, row_weight=weights
+            **penalty,
         )
+        model.set_fit_request(sample_weight=True)
+        groups = np.tile(np.arange(len(share) // 2), 2)
+        model.fit(features, outcome, sample_weight=share * weights, groups=groups, share=share, row_weight=weights)
     return model.coef_[0], float(model.C_)
 
 

@@ -1,12 +1,12 @@
-"""Arena-Hard: win rate (WR) and style-controlled win rate (SC) with confidence intervals, as v0.1 and v2.0 compute them.
+"""Arena-Hard: win rate (WR) and style-controlled win rate (SC) with confidence intervals, as v0.1 and v2.0 have them.
 
 Every question is judged twice: in game 1 the baseline is assistant A, in game 2 the model is. `>>` counts three times.
 
     games = [Games(question="q1", model="m", first="B>A", second="A>>B"), ...]
     arena_hard(games, version="v0.1")["m"].win_rate                             # per cent
-    arena_hard(games, styles=styles, version="v2.0")["m"].style_controlled      # styles: {(model or "", question): Style}
+    arena_hard(games, styles=styles, version="v2.0")["m"].style_controlled      # {(model or BASELINE, question): Style}
 
-The two versions differ in more than their judges: see `Battle` and `cong.evaluation.bradley_terry`.
+The two versions differ in more than their judges: see `battles_of` and `cong.evaluation.bradley_terry`.
 """
 
 import re
@@ -42,7 +42,10 @@ class Games:
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaHard:
-    """A model's WR and SC in per cent. `battles` counts the weights, `dropped` the games or questions without verdict."""
+    """A model's WR and SC in per cent.
+
+    `battles` counts every game with its weight, `dropped` the games (v0.1) or questions (v2.0) without a verdict.
+    """
 
     win_rate: Interval
     style_controlled: Interval | None
@@ -57,6 +60,11 @@ def verdict_of(judgment: str) -> str | None:
         if found:
             return found[-1]
     return None
+
+
+def share_of_a(label: str | None) -> float | None:
+    """Return assistant A's share of a win under a label, None for what is no verdict."""
+    return _LABELS[label][0] if label in _LABELS else None
 
 
 def battles_of(games: Sequence[Games], *, version: Version) -> tuple[list[Battle], int]:

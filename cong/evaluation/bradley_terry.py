@@ -13,13 +13,12 @@ v2.0's own fit stops before it has converged, which moves its SC by up to a thir
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cong.evaluation.markdown import Style
 
 if TYPE_CHECKING:
     import numpy as np
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ def win_rate_v2(battles: Sequence[Battle], *, rounds: int, seed: int) -> dict[st
     state = np.random.RandomState(seed)
     groups = _frame(battles).groupby("model")
     drawn = (groups.sample(frac=1.0, replace=True, random_state=state) for _ in range(rounds))
-    means = pd.concat([sample.groupby("model")["share"].mean() for sample in drawn], axis=1).T
+    means: Any = pd.concat([sample.groupby("model")["share"].mean() for sample in drawn], axis=1).T
     return {model: _interval(means[model].mean(), means[model].quantile([0.05, 0.95])) for model in means.columns}
 
 
@@ -97,13 +96,13 @@ def _interval(center: float, bounds) -> Interval:
     return Interval(center=100 * float(center), low=100 * float(low), high=100 * float(high))
 
 
-def _frame(battles: Sequence[Battle]):
+def _frame(battles: Sequence[Battle]) -> Any:
     import pandas as pd
 
     return pd.DataFrame({"model": [b.model for b in battles], "share": [b.share for b in battles]})
 
 
-def _resampled(frame, *, rounds: int, seed: int) -> list[dict[str, float]]:
+def _resampled(frame: Any, *, rounds: int, seed: int) -> list[dict[str, float]]:
     import numpy as np
 
     state = np.random.RandomState(seed)
@@ -140,7 +139,7 @@ class _Table:
 
 
 def _fit(table: _Table, *, scale: float, c: float) -> "np.ndarray":
-    """Return every model's chance at equal style. `c` is infinite for no penalty, which `scale` weighs."""
+    """Return every model's chance at equal style. `c` is infinite for no penalty; `scale` is a battle's in the fit."""
     import numpy as np
     from scipy.special import expit
     from sklearn.linear_model import LogisticRegression

@@ -1,7 +1,7 @@
 """The style of an answer as Arena-Hard counts it: length, headers, list items and bold passages.
 
-    >>> style_of("# Title\\n\\n- one\\n- **two**", length=9)
-    Style(length=9, headers=1, lists=2, bold=1)
+>>> style_of("# Title\\n\\n- one\\n- **two**", length=9)
+Style(length=9, headers=1, lists=2, bold=1)
 """
 
 import re
