@@ -74,10 +74,14 @@ class JudgeClient:
         `BudgetReached` when it might cost more than is left.
         """
         key = request_key(body)
-        with self._cache.claim(key) as entry:
-            if entry is not None:
-                return self._answer(entry["response"], cached=True)
-            return self._send_until_answered(key, body, usable)
+        try:
+            with self._cache.claim(key) as entry:
+                if entry is not None:
+                    return self._answer(entry["response"], cached=True)
+                return self._send_until_answered(key, body, usable)
+        except JudgeUnusable:
+            self._stopped.set()
+            raise
 
     def stop(self) -> None:
         """Let no further request leave, and close the connections."""
