@@ -18,7 +18,16 @@ from toy import INLINE
 
 from cong.data import read_rows
 from cong.errors import UserError
-from cong.evaluation import COMPARISONS, AlpacaEval2, ArenaHardJudge, Compare, ResponseFile
+from cong.evaluation import (
+    ARENA_HARD_TABLE,
+    COMPARISONS,
+    AlpacaEval2,
+    ArenaHardJudge,
+    ArenaHardTable,
+    Compare,
+    ExactComparison,
+    ResponseFile,
+)
 from cong.evaluation.compare import JUDGMENTS
 from cong.evaluation.judging import Template
 from cong.evaluation.judging import client as client_module
@@ -30,6 +39,7 @@ from cong.graph.resources import Judging, load_profile
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.store import Store
 from cong.prompts import LocalFile
+from cong.synthetic.world import CLOSING, GOOD_OPENER, PART_MARK, World, make_prompts, read_prompt
 
 KEY = f"sk-{SECRET}-0123456789"
 PROMPTS = 500
@@ -223,17 +233,16 @@ def test_arena_hard_plays_two_games_and_reads_their_verdicts(tmp_path, store):
     ours = {"short": "no", "longer": "an answer that is longer than the baseline's", "none": "undecided"}
     judge = ArenaHardJudge(version="v0.1", model="judge-1")
     with serving(JudgeServer()) as server:
-        rows = run(store, compare(tmp_path, ours, judge=judge, max_error_share=0.5), server.settings())
+        stage = compare(tmp_path, ours, judge=judge)
+        rows = run(store, stage, server.settings())
     assert {row["prompt_id"]: row["labels"] for row in rows} == {
         "short": ["A>B", "B>>A"],
         "longer": ["B>>A", "A>B"],
         "none": [None, None],
     }
     assert [row["preference"] for row in rows] == [1.0, 2.0, None]
-    results = store.record(
-        [*make_plan({"a": compare(tmp_path, ours, judge=judge, max_error_share=0.5)}, store).stages][-1]
-    )
-    assert (results["results"]["wr"], results["results"]["battles"], results["results"]["dropped"]) == (50.0, 8, 2)
+    results = store.record(stage)["results"]
+    assert (results["wr"], results["battles"], results["dropped"]) == (50.0, 8, 2)
     assert len(server.outcomes) == 6
 
 
@@ -257,6 +266,57 @@ def test_rows_are_joined_by_prompt_id_and_what_cannot_be_compared_says_why(tmp_p
         ("a", "1", None),
         ("z", None, "the baseline has no response to this prompt"),
     ]
+
+
+def test_several_models_share_one_table_with_style_control(tmp_path, store):
+    judge = ArenaHardJudge(version="v2.0", model="judge-1")
+    plain = {f"p{n}": f"{'word ' * (n % 9)}{n}" for n in range(24)}
+    titled = {name: f"# {text}\n- {text}" for name, text in plain.items()}
+    theirs = responses(
+        tmp_path / "theirs.jsonl", {name: BASELINE + "!" * (number % 5) for number, name in enumerate(plain)}
+    )
+    models = tuple(
+        (name, Compare(responses=responses(tmp_path / f"{name}.jsonl", ours), baseline=theirs, judge=judge))
+        for name, ours in (("plain", plain), ("titled", titled))
+    )
+    table = ArenaHardTable(models=models)
+    with serving(JudgeServer()) as server:
+        resources = dataclasses.replace(INLINE, judging=server.settings())
+        Runner(store=store, resources=resources).run(make_plan({"a": table}, store))
+    rows = {row["model"]: row for row in read_rows(store.directory(table) / ARENA_HARD_TABLE)}
+    assert rows["titled"]["wr"] > rows["plain"]["wr"] + 20
+    for row in rows.values():
+        assert row["sc_low"] <= row["sc"] <= row["sc_high"]
+    with pytest.raises(ValueError, match="at least two"):
+        ArenaHardTable(models=models[:1])
+
+
+def test_the_exact_reward_compares_without_a_server(tmp_path, store, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    world = World(categories=2, attributes=2)
+    prompts = make_prompts(world, split="heldout", count=8, seed=0)
+    best = {row["prompt_id"]: best_response(world, row["prompt"]) for row in prompts}
+    sides = {
+        "ours": best,
+        "theirs": {**dict.fromkeys(best, "maybe"), prompts[0]["prompt_id"]: best[prompts[0]["prompt_id"]]},
+    }
+    for name, found in sides.items():
+        lines = [
+            {"prompt_id": row["prompt_id"], "prompt": row["prompt"], "response": found[row["prompt_id"]]}
+            for row in prompts
+        ]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+    ours, theirs = (ResponseFile(file=LocalFile(path=str(tmp_path / name))) for name in sides)
+    stage = Compare(responses=ours, baseline=theirs, judge=ExactComparison(world=world))
+    rows = run(store, stage, Judging())
+    assert [row["preference"] for row in rows] == [1.5] + [2.0] * 7
+    results = store.record(stage)["results"]
+    assert (results["wr"], results["wins"], results["draws"], results["cost"]) == (93.75, 7, 1, 0)
+
+
+def best_response(world: World, prompt: str) -> str:
+    parts = [" ".join(world.right[part.subject][: part.count]) for part in read_prompt(prompt)]
+    return f"{GOOD_OPENER} {f' {PART_MARK} '.join(parts)} {CLOSING}"
 
 
 SCRIPT = """

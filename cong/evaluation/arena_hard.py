@@ -95,7 +95,11 @@ def arena_hard(
     styles: Mapping[tuple[str, str], Style] | None = None,
     seed: int = 42,
 ) -> dict[str, ArenaHard]:
-    """Return WR, and SC where styles are given, of every model; all models share one fit of the style's weights."""
+    """Return WR, and SC where styles are given, of every model.
+
+    All models share one fit of the style's weights, in which a style counts from the mean of all battles: SC compares
+    models at their common style. So it says something only of several models at once, and depends on which they are.
+    """
     battles, _ = battles_of(games, version=version)
     plain, styled = (win_rate_v01, style_v01) if version == "v0.1" else (win_rate_v2, style_v2)
     rates = plain(battles, rounds=ROUNDS, seed=seed)

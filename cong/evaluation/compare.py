@@ -17,11 +17,10 @@ from cong.data import RESPONSES, Row, by_prompt, check_failures, read_rows, writ
 from cong.errors import UserError
 from cong.evaluation.judging.ask import Judged, judge_pairs
 from cong.evaluation.judging.client import JudgeClient, api_key
-from cong.evaluation.judging.judges import AlpacaEval2, ArenaHardJudge, ExactComparison, Pair, PairJudge
+from cong.evaluation.judging.judges import AlpacaEval2, ExactComparison, Pair, PairJudge
 from cong.evaluation.outcome import outcome
 from cong.graph.resources import Demand, Resources
 from cong.graph.stage import Context, Stage
-from cong.models import check_model
 from cong.prompts import LocalFile
 
 COMPARISONS = "comparisons.parquet"
@@ -65,8 +64,8 @@ class ResponseFile(Stage):
 class Compare(Stage):
     """Verdicts on one response per prompt against the baseline's response to the same prompt.
 
-    The summary holds `wr` and, where the judge's benchmark has one, `lc` or `sc`, in per cent with errors or intervals,
-    and `failed_share`. The stage fails above `max_error_share` of prompts without a judgment.
+    The summary holds, in per cent, `wr` with its error or interval, `lc` where the judge is not Arena-Hard's, and
+    `failed_share`. The stage fails above `max_error_share` of prompts without a judgment.
     """
 
     responses: Stage
@@ -83,8 +82,6 @@ class Compare(Stage):
         api_key()
         if isinstance(self.judge, AlpacaEval2) and self.judge.tables is not None:
             self.judge.tables.read()
-        if isinstance(self.judge, ArenaHardJudge) and self.judge.tokenizer is not None:
-            check_model(self.judge.tokenizer)
 
     def demand(self, resources: Resources) -> Demand:
         return Demand(cpus=1)
@@ -103,7 +100,7 @@ class Compare(Stage):
                 "and run again, what is judged is kept"
             )
         check_failures(finished, self.max_error_share, name="prompt_id")
-        ctx.summary(**_costs(finished), **outcome(ctx, self.judge, finished))
+        ctx.summary(**_costs(finished), **outcome(self.judge, finished))
 
     def _judge(self, ctx: Context, pairs: dict[str, Pair]) -> dict[str, Judged]:
         if isinstance(self.judge, ExactComparison):

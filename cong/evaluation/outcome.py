@@ -1,4 +1,4 @@
-"""From the rows of a comparison to the figures of the judge's benchmark: WR with LC, or WR with SC, in per cent."""
+"""From the rows of a comparison to the figures of the judge's benchmark, in per cent: WR and LC, or WR alone."""
 
 import math
 from typing import Any
@@ -6,19 +6,17 @@ from typing import Any
 from cong.data import Row
 from cong.evaluation.alpaca_eval import FOLDS, GamedTable, length_controlled, win_rate
 from cong.evaluation.arena_hard import BASELINE, Games, arena_hard
+from cong.evaluation.bradley_terry import Interval
 from cong.evaluation.judging.judges import AlpacaEval2, ArenaHardJudge, PairJudge
-from cong.evaluation.markdown import Measure, style_of, words_and_marks
-from cong.graph.stage import Context
-from cong.models import model_dir
+from cong.evaluation.markdown import Measure, Style, style_of
 
 _MODEL = "model"
 
 
-def outcome(ctx: Context, judge: PairJudge, rows: list[Row]) -> dict[str, Any]:
+def outcome(judge: PairJudge, rows: list[Row]) -> dict[str, Any]:
     """Return the summary of a comparison; a figure that the rows do not allow is None."""
     if isinstance(judge, ArenaHardJudge):
-        measure = words_and_marks if judge.tokenizer is None else _tokens(ctx, judge)
-        return arena_hard_outcome(rows, judge=judge, measure=measure)
+        return arena_hard_outcome(rows, judge=judge)
     tables = None
     if isinstance(judge, AlpacaEval2) and judge.tables is not None:
         tables = GamedTable.read(judge.tables.text(), source=judge.tables.path)
@@ -49,34 +47,37 @@ def alpaca_eval_outcome(rows: list[Row], *, tables: GamedTable | None = None) ->
     return {**figures, "lc": controlled.win_rate, "lc_se": _number(controlled.standard_error)}
 
 
-def arena_hard_outcome(rows: list[Row], *, judge: ArenaHardJudge, measure: Measure) -> dict[str, Any]:
-    """Return WR and SC with their bootstrap intervals."""
-    judged = [row for row in rows if row["error"] is None]
-    games = [
-        Games(question=row["prompt_id"], model=_MODEL, first=row["labels"][0], second=row["labels"][1])
-        for row in judged
-    ]
-    styles = {}
-    for row in judged:
-        for name, text in ((_MODEL, row["response"]), (BASELINE, row["baseline_response"])):
-            styles[name, row["prompt_id"]] = style_of(text, length=measure(text))
-    found = arena_hard(games, version=judge.version, styles=styles).get(_MODEL)
+def arena_hard_outcome(rows: list[Row], *, judge: ArenaHardJudge) -> dict[str, Any]:
+    """Return WR with its bootstrap interval; SC takes several models, see `ArenaHardTable`."""
+    found = arena_hard(games_of(rows, model=_MODEL), version=judge.version).get(_MODEL)
     if found is None:
-        return dict.fromkeys(("wr", "wr_low", "wr_high", "sc", "sc_low", "sc_high"))
-    intervals = {"wr": found.win_rate, "sc": found.style_controlled}
-    figures: dict[str, Any] = {"battles": found.battles, "dropped": found.dropped}
-    for name, interval in intervals.items():
-        assert interval is not None
-        figures |= {name: interval.center, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return figures
+        return dict.fromkeys(("wr", "wr_low", "wr_high"))
+    return {"battles": found.battles, "dropped": found.dropped, **figures("wr", found.win_rate)}
 
 
-def _tokens(ctx: Context, judge: ArenaHardJudge) -> Measure:
-    from transformers import AutoTokenizer
+def games_of(rows: list[Row], *, model: str) -> list[Games]:
+    """Return the games behind a comparison's rows."""
+    judged = [row for row in rows if row["error"] is None]
+    return [
+        Games(question=row["prompt_id"], model=model, first=row["labels"][0], second=row["labels"][1]) for row in judged
+    ]
 
-    assert judge.tokenizer is not None
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_dir(ctx, judge.tokenizer))
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+def styles_of(rows: list[Row], *, model: str, measure: Measure) -> dict[tuple[str, str], Style]:
+    """Return the styles of a comparison's responses and of its baseline's."""
+    return {
+        (name, row["prompt_id"]): style_of(row[column], length=measure(row[column]))
+        for row in rows
+        if row["error"] is None
+        for name, column in ((model, "response"), (BASELINE, "baseline_response"))
+    }
+
+
+def figures(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """Return an interval as entries of a summary or a row."""
+    if interval is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return {name: interval.center, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _number(value: float) -> float | None:

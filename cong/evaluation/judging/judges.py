@@ -1,7 +1,7 @@
 """Judges of pairs: who compares a response with the baseline's. A judge is a value; the stage `Compare` asks it.
 
 AlpacaEval2()                          one game, the verdict read from log-probabilities: WR and LC
-ArenaHardJudge(version="v0.1")         two games with swapped places, the verdict read from the text: WR and SC
+ArenaHardJudge(version="v0.1")         two games with swapped places, verdicts in the text: WR; SC by `ArenaHardTable`
 ExactComparison(world=world)           the exact rewards of the synthetic world: WR and LC, no server
 
 What a judge is asked and how its answers are read stands here; `options` changes or, with None, drops parameters of the
@@ -18,7 +18,6 @@ from cong.evaluation.arena_hard import Version, share_of_a, verdict_of
 from cong.evaluation.judging.cache import Body
 from cong.evaluation.judging.faults import UnusableAnswer
 from cong.evaluation.judging.templates import ALPACA_EVAL_2, ARENA_HARD, Template
-from cong.models import Model
 from cong.prompts import LocalFile
 from cong.synthetic.world import World
 
@@ -89,17 +88,13 @@ class AlpacaEval2:
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaHardJudge:
-    """Arena-Hard's judge. In game 1 the baseline is assistant A, in game 2 the model is.
-
-    Lengths for style control are counted by `tokenizer`'s model, or else in words and punctuation marks.
-    """
+    """Arena-Hard's judge. In game 1 the baseline is assistant A, in game 2 the model is."""
 
     version: Version
     model: str = "gpt-4-1106-preview"
     template: Template = ARENA_HARD
     temperature: float = 0.0
     max_tokens: int = 4096
-    tokenizer: Model | None = None
     options: Options = ()
 
     def __post_init__(self) -> None:
