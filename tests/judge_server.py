@@ -19,7 +19,7 @@ from cong.graph.resources import Judging
 
 PRICES = {"input_price": 10.0, "output_price": 30.0}
 FAULTS = ("time-out", "429", "500", "cut", "invalid JSON", "no log-probabilities")
-SLEEP = 0.5
+SLEEP = 2.5
 
 
 class JudgeServer:
@@ -36,7 +36,7 @@ class JudgeServer:
         self.url = ""
 
     def settings(self, **more) -> Judging:
-        return Judging(url=self.url, **{"timeout": 0.3, "concurrency": 16, **PRICES, **more})
+        return Judging(url=self.url, **{"timeout": 2.0, "concurrency": 16, **PRICES, **more})
 
     def fate(self, body: dict) -> str:
         """Decide what becomes of a request; a prompt may ask for its fate."""
@@ -102,8 +102,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         key = self.headers["authorization"]
         outcome, response = self.judge.fate(body), respond(body)
-        if outcome in ("429", "500", "400", "401"):
-            error = {"error": {"message": f"no, {key}", "code": None}}
+        if outcome in ("429", "500", "400", "401", "422"):
+            padding = "x" * 265 if outcome == "422" else "no, "
+            error = {"error": {"message": f"{padding}{key}", "code": None}}
             self.send(
                 int(outcome), json.dumps(error), {"Retry-After": self.judge.retry_after} if outcome == "429" else {}
             )

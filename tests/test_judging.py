@@ -50,6 +50,7 @@ BASELINE = "a baseline of some length."
 def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(client_module, "LONGEST_PAUSE", 0.2)
 
 
 def responses(path: Path, texts: dict[str, str]) -> ResponseFile:
@@ -89,19 +90,19 @@ def test_500_prompts_through_a_server_that_fails_20_percent_of_the_time(tmp_path
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "filelock")
     ours = texts(PROMPTS)
-    for number, fate in enumerate(("500", "400", "time-out")):
+    for number, fate in enumerate(("500", "400", "cut")):
         ours[f"p{number:03d}"] = f"always {fate}"
     stage = compare(tmp_path, ours, max_error_share=0.02)
     with serving(JudgeServer(failing=0.2)) as server:
-        rows = run(store, stage, server.settings(budget=5.0))
+        rows = run(store, stage, server.settings(budget=5.0, attempts=12))
     results = store.record(stage)["results"]
     failed = {row["prompt_id"]: row["error"] for row in rows if row["error"]}
 
     assert [row["prompt_id"] for row in rows] == list(ours)
     assert failed == {
-        "p000": "6 attempts failed: HTTP 500 (6 times)",
+        "p000": "12 attempts failed: HTTP 500 (12 times)",
         "p001": "1 attempts failed: HTTP 400: no, Bearer [key]",
-        "p002": "6 attempts failed: no answer in time (6 times)",
+        "p002": "12 attempts failed: the connection was cut (12 times)",
     }
     for row in rows[3:]:
         assert row["preference"] == pytest.approx(expected(row["response"]))
@@ -214,10 +215,19 @@ def test_a_judge_that_cannot_be_asked_stops_the_stage_at_once(tmp_path, store, f
     assert SECRET not in str(failure.value)
 
 
-def test_a_missing_key_is_said_before_anything_runs(tmp_path, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
+@pytest.mark.parametrize(("key", "message"), [(" \n", "is not set"), ("sk-\u2019", "a character that no key has")])
+def test_a_missing_or_mangled_key_is_said_before_anything_runs(tmp_path, monkeypatch, key, message):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match=f"OPENAI_API_KEY .*{message}"):
         compare(tmp_path, texts(1)).check()
+
+
+def test_a_key_that_a_long_message_quotes_is_not_cut_in_half(tmp_path, store):
+    stage = compare(tmp_path, {"p1": "always 422"}, max_error_share=1.0)
+    with serving(JudgeServer()) as server:
+        (row,) = run(store, stage, server.settings())
+    assert row["error"].startswith("1 attempts failed: HTTP 422: xxx")
+    assert KEY[:8] not in row["error"]
 
 
 def test_too_many_failed_prompts_fail_the_stage(tmp_path, store):

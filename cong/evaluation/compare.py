@@ -107,10 +107,9 @@ class Compare(Stage):
             return {name: Judged(verdict=self.judge.verdict(pair)) for name, pair in pairs.items()}
         settings = ctx.resources.judging
         client = JudgeClient(settings=settings, directory=judgments_dir(ctx))
-        before = client.ledger.spent()
         progress = partial(_progress, ctx, len(pairs))
         judged = judge_pairs(self.judge, pairs, client=client, concurrency=settings.concurrency, progress=progress)
-        ctx.summary(spent_now=client.ledger.spent() - before)
+        ctx.summary(spent_now=None if settings.input_price is None else client.ledger.booked)
         return judged
 
     def _pair_rows(self, ctx: Context) -> list[Row]:

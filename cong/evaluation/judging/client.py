@@ -26,6 +26,7 @@ KEY = "OPENAI_API_KEY"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _MESSAGE_TOKENS = 16
 _SHORTEST_SECRET = 8
+_LONGEST_REASON = 300
 
 Usable = Callable[[Body], None]
 """Raises `UnusableAnswer` when a response is no answer to its request."""
@@ -48,9 +49,11 @@ class Unanswered(Exception):
 
 def api_key() -> str:
     """Return the key of the environment; raise `UserError` when there is none."""
-    key = os.environ.get(KEY, "")
+    key = os.environ.get(KEY, "").strip()
     if not key:
         raise UserError(f"{KEY} is not set: the judge's server wants a key (one that wants none takes any text)")
+    if not key.isascii() or not key.isprintable():
+        raise UserError(f"{KEY} holds a character that no key has")
     return key
 
 
@@ -104,13 +107,14 @@ class JudgeClient:
             except Exception as error:
                 # Whatever quotes the request or its headers ends here.
                 fault = self._book(error, ticket)
-            reasons.append(fault.reason)
+            # Shortened after the key is out: a half of it would not be found.
+            reasons.append(_redacted(fault.reason, self._key)[:_LONGEST_REASON])
             if not fault.retry:
                 break
         else:
             if fault is not None and not fault.reached:
                 raise JudgeUnusable(f"the judge's server does not answer ({len(reasons)} attempts)")
-        raise Unanswered(_redacted(_told(reasons), self._key))
+        raise Unanswered(_told(reasons))
 
     def _send(self, body: Body, usable: Usable) -> Answer:
         raw = self._openai.chat.completions.with_raw_response.create(**body)

@@ -1,6 +1,6 @@
 """What can go wrong with a request, and what to do about it: try again, give the prompt up, or stop judging.
 
-No text of the server reaches a message where it might quote the key.
+A server may quote the key: where it refuses one its text is left out, and elsewhere the client takes the key out.
 """
 
 import time
@@ -11,7 +11,6 @@ from email.utils import parsedate_to_datetime
 from cong.errors import UserError
 
 LONGEST_WAIT = 300.0
-_QUOTED = 200
 
 
 class JudgeUnusable(UserError):
@@ -92,4 +91,4 @@ def _message(error: Exception) -> str:
     body = getattr(error, "body", None)
     text = body.get("message") or body.get("code") if isinstance(body, dict) else None
     code = f" ({body['code']})" if isinstance(body, dict) and body.get("code") else ""
-    return (" ".join(str(text or "").split())[:_QUOTED] + code).strip()
+    return (" ".join(str(text or "").split()) + code).strip()

@@ -39,6 +39,8 @@ class Ledger:
         self._offset, self._settled = 0, 0.0
         self._open: dict[str, dict[str, Any]] = {}
         self._me = this_process()
+        self.booked = 0.0
+        """US dollars that this object settled: what one run added to the file."""
 
     def reserve(self, usd: float) -> str:
         """Set `usd` aside and return a ticket; raise `BudgetReached` when that would pass the budget."""
@@ -60,7 +62,9 @@ class Ledger:
         """Replace what was reserved by what it cost; None for a lost request, which counts with its bound."""
         with self._reading():
             if ticket in self._open:
-                self._append({"settle": ticket, "usd": self._open[ticket]["usd"] if usd is None else usd})
+                cost = self._open[ticket]["usd"] if usd is None else usd
+                self._append({"settle": ticket, "usd": cost})
+                self.booked += cost
 
     def spent(self) -> float:
         """Return the US dollars that are spent, or may be because their request was lost."""
