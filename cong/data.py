@@ -72,6 +72,16 @@ def check_prompts(rows: Sequence[Row], *, source: str) -> None:
         raise UserError(f"{source}: prompt_id {repeated[0]!r} is not unique ({len(repeated)} ids are repeated)")
 
 
+def check_failures(rows: Sequence[Row], max_share: float, *, name: str = "row_id") -> None:
+    """Raise `RuntimeError` when more than the allowed share of rows carries an `error`."""
+    failed = [row for row in rows if row["error"] is not None]
+    if len(failed) > max_share * len(rows):
+        raise RuntimeError(
+            f"{len(failed)} of {len(rows)} rows failed, more than the {max_share:.1%} allowed; "
+            f"the first is {failed[0][name]}: {failed[0]['error']}"
+        )
+
+
 def row_seed(*, seed: int, prompt_id: str, sample: int = 0) -> int:
     """Return a row's own seed in [0, 2**63): its text then depends on no batch size, actor or restart."""
     digest = hashlib.blake2b(f"{seed}/{prompt_id}/{sample}".encode(), digest_size=8).digest()

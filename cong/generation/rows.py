@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cong.data import Row, read_rows, write_rows
+from cong.data import Row, check_failures, read_rows, write_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 
@@ -43,7 +43,7 @@ def map_rows(ctx: Context, make_worker: Callable[[], Worker], rows: list[Row], *
     with _Watch(ctx, parts, total=len(rows)):
         _compute(make_worker, parts, missing, ctx.resources)
     merged = _merge(parts, rows)
-    _check_errors(merged, max_error_share)
+    check_failures(merged, max_error_share)
     _summarize(ctx, merged, done=done, seconds=time.time() - started)
     return merged
 
@@ -141,15 +141,6 @@ def _merge(parts: Path, rows: list[Row]) -> list[Row]:
     if missing:
         raise RuntimeError(f"{len(missing)} rows were not computed, the first is {missing[0]}")
     return [found[row["row_id"]] for row in rows]
-
-
-def _check_errors(rows: list[Row], max_share: float) -> None:
-    failed = [row for row in rows if row["error"] is not None]
-    if len(failed) > max_share * len(rows):
-        raise RuntimeError(
-            f"{len(failed)} of {len(rows)} rows failed, more than the {max_share:.1%} allowed; "
-            f"the first is {failed[0]['row_id']}: {failed[0]['error']}"
-        )
 
 
 def _summarize(ctx: Context, rows: list[Row], *, done: set[str], seconds: float) -> None:

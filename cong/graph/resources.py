@@ -11,9 +11,10 @@ models are run with differently stands in tables of the file, the smallest first
 import dataclasses
 import functools
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from cong.errors import UserError
 
@@ -57,6 +58,53 @@ class SizeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a judge behind an OpenAI-compatible API is asked: the table `[judging]` of a profile.
+
+    The key is `OPENAI_API_KEY` of the environment and stands nowhere else.
+    """
+
+    url: str | None = None
+    """Base URL, such as `http://localhost:8000/v1`; None takes `OPENAI_BASE_URL`, or OpenAI's own."""
+    concurrency: int = 8
+    """Requests under way at a time."""
+    timeout: float = 120.0
+    """Seconds without an answer after which a request is given up."""
+    attempts: int = 6
+    """How often a request is sent before its prompt counts as failed."""
+    input_price: float | None = None
+    """US dollars per million tokens of the request; None leaves costs unknown."""
+    output_price: float | None = None
+    budget: float | None = None
+    """US dollars that all judgments of the store may have cost together; None sets no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "timeout", "attempts", "input_price", "output_price", "budget"):
+            value, lowest = getattr(self, name), 1 if name in ("concurrency", "attempts") else 0
+            if value is not None and value < lowest:
+                raise ValueError(f"judging.{name} = {value} is below {lowest}")
+        if self.budget is not None and None in (self.input_price, self.output_price):
+            raise ValueError("judging.budget needs judging.input_price and judging.output_price")
+        self._check_url()
+
+    def _check_url(self) -> None:
+        if self.url is None:
+            return
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("judging.url is not of the form http://HOST/v1")
+        # A profile is copied into records: what is secret may not stand in it.
+        if parts.username or parts.password or parts.query:
+            raise ValueError("judging.url holds credentials or a query: the key belongs into OPENAI_API_KEY")
+
+    def cost(self, *, input_tokens: int, output_tokens: int) -> float | None:
+        """Return what so many tokens cost in US dollars, None where the prices are unknown."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """Settings of an execution. `name` is the profile's."""
 
@@ -87,6 +135,7 @@ class Resources:
     """Memory of a GPU in 10^9 bytes; a stage that needs more is refused. None, as for a CPU, checks nothing."""
     sizes: tuple[SizeSettings, ...] = ()
     """Settings for smaller models, by rising size; the profile's own hold for larger ones and those of unknown size."""
+    judging: Judging = field(default_factory=Judging)
 
     def __post_init__(self) -> None:
         at_least = {"threads": 1, "actors": 0, "slots": 1, "train_workers": 1, "micro_batch": 1}
@@ -173,8 +222,10 @@ def load_profile(name: str, **overrides) -> Resources:
         settings = tomllib.loads(path.read_text())
         # What is chosen on the command line holds for every size of model.
         tables = [{k: v for k, v in table.items() if k not in overrides} for table in settings.pop("sizes", [])]
-        sizes = tuple(SizeSettings(**table) for table in tables)
-        return Resources(**{"name": path.stem, **settings, "sizes": sizes, **overrides})
+        given: dict[str, Any] = {"sizes": tuple(SizeSettings(**table) for table in tables)}
+        if "judging" in settings:
+            given["judging"] = Judging(**settings.pop("judging"))
+        return Resources(**{"name": path.stem, **settings, **given, **overrides})
     except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
         allowed = ", ".join(field.name for field in dataclasses.fields(Resources))
         raise UserError(f"profile {path.name}: {error}; the settings of a profile are {allowed}") from error

@@ -1,0 +1,189 @@
+"""Judges of pairs: who compares a response with the baseline's. A judge is a value; the stage `Compare` asks it.
+
+AlpacaEval2()                          one game, the verdict read from log-probabilities: WR and LC
+ArenaHardJudge(version="v0.1")         two games with swapped places, verdicts in the text: WR; SC by `ArenaHardTable`
+ExactComparison(world=world)           the exact rewards of the synthetic world: WR and LC, no server
+
+What a judge is asked and how its answers are read stands here; `options` changes or, with None, drops parameters of the
+request: `options=(("max_tokens", None), ("max_completion_tokens", 4096))` for models that want it so.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cong.evaluation.arena_hard import Version, share_of_a, verdict_of
+from cong.evaluation.judging.cache import Body
+from cong.evaluation.judging.faults import UnusableAnswer
+from cong.evaluation.judging.templates import ALPACA_EVAL_2, ARENA_HARD, Template
+from cong.prompts import LocalFile
+from cong.synthetic.world import World
+
+Options = tuple[tuple[str, str | int | float | bool | None], ...]
+TOP_LOGPROBS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What is compared. `finished` tells, for each side, whether its end token was written."""
+
+    instruction: str
+    output: str
+    baseline: str
+    finished: tuple[bool, bool] = (True, True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a pair was judged: 1 where the baseline wins, 2 where the model does; None without a verdict."""
+
+    preference: float | None
+    labels: tuple[str | None, ...] = ()
+    """What the judge said, game by game."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlpacaEval2:
+    """AlpacaEval 2's judge: the chance of the tokens `m` (first output) and `M` (second) as the verdict.
+
+    `tables` is the benchmark's `df_gamed.csv`, for LC on its own prompts.
+    """
+
+    model: str = "gpt-4-1106-preview"
+    template: Template = ALPACA_EVAL_2
+    temperature: float = 1.0
+    tables: LocalFile | None = None
+    options: Options = ()
+
+    def __str__(self) -> str:
+        return f"alpaca_eval_2,{self.model}"
+
+    def requests(self, pair: Pair) -> list[Body]:
+        """Return what to ask: one request, or none where both outputs are the same, which is a draw."""
+        if pair.output == pair.baseline:
+            return []
+        sides = (pair.output, pair.baseline) if switched(pair.instruction) else (pair.baseline, pair.output)
+        messages = self.template.messages(instruction=pair.instruction, first=sides[0], second=sides[1])
+        logprobs = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        return [_body(self, messages, temperature=self.temperature, max_tokens=1, **logprobs)]
+
+    def check_answer(self, response: Body) -> None:
+        """Raise `UnusableAnswer` when a response has no log-probabilities."""
+        if _top_logprobs(response) is None:
+            raise UnusableAnswer("the answer has no log-probabilities")
+
+    def verdict(self, pair: Pair, responses: Sequence[Body]) -> Verdict:
+        """Read the verdict."""
+        if not responses:
+            return Verdict(preference=1.5, labels=("same output",))
+        logprobs = _top_logprobs(responses[0])
+        assert logprobs is not None
+        found = preference(logprobs, is_switched=switched(pair.instruction))
+        return Verdict(
+            preference=None if math.isnan(found) else found, labels=(max(logprobs, key=logprobs.__getitem__),)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaHardJudge:
+    """Arena-Hard's judge. In game 1 the baseline is assistant A, in game 2 the model is."""
+
+    version: Version
+    model: str = "gpt-4-1106-preview"
+    template: Template = ARENA_HARD
+    temperature: float = 0.0
+    max_tokens: int = 4096
+    options: Options = ()
+
+    def __post_init__(self) -> None:
+        if self.version not in ("v0.1", "v2.0"):
+            raise ValueError(f"version = {self.version!r} is neither 'v0.1' nor 'v2.0'")
+
+    def __str__(self) -> str:
+        return f"arena_hard_{self.version},{self.model}"
+
+    def requests(self, pair: Pair) -> list[Body]:
+        """Return what to ask: both games."""
+        sides = ((pair.baseline, pair.output), (pair.output, pair.baseline))
+        games = (self.template.messages(instruction=pair.instruction, first=one, second=two) for one, two in sides)
+        limits = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return [_body(self, messages, **limits) for messages in games]
+
+    def check_answer(self, response: Body) -> None:
+        """Raise `UnusableAnswer` when a response has no text."""
+        if not isinstance(_text(response), str):
+            raise UnusableAnswer("the answer has no text")
+
+    def verdict(self, pair: Pair, responses: Sequence[Body]) -> Verdict:
+        """Read the verdicts; the preference is the mean over the games that have one, `>>` counting as `>`."""
+        labels = tuple(verdict_of(_text(response)) for response in responses)
+        shares = [
+            share for label, place in zip(labels, "BA", strict=True) if (share := _share(label, place)) is not None
+        ]
+        return Verdict(preference=1 + sum(shares) / len(shares) if shares else None, labels=labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactComparison:
+    """Compares by the exact reward of the synthetic world; equal rewards are a draw."""
+
+    world: World
+
+    def __str__(self) -> str:
+        return "exact"
+
+    def verdict(self, pair: Pair, responses: Sequence[Body] = ()) -> Verdict:
+        """Return the verdict."""
+        from cong.synthetic.reward import exact_reward
+
+        ours, theirs = (
+            exact_reward(self.world, prompt=pair.instruction, response=text, finished=finished)
+            for text, finished in zip((pair.output, pair.baseline), pair.finished, strict=True)
+        )
+        return Verdict(preference=1.5 if ours == theirs else 1.0 + (ours > theirs))
+
+
+HttpJudge = AlpacaEval2 | ArenaHardJudge
+PairJudge = HttpJudge | ExactComparison
+
+
+def switched(instruction: str) -> bool:
+    """Tell whether AlpacaEval shows the model's output first: a draw that depends on the instruction alone."""
+    return random.Random(f"is_switched_outputs{instruction}0").choices([False, True], k=1)[0]
+
+
+def preference(logprobs: dict[str, float], *, is_switched: bool) -> float:
+    """Return the preference from the log-probabilities of `m` and `M`: a missing token has chance 0, both give NaN."""
+    chances = [math.exp(logprobs[token]) if token in logprobs else 0.0 for token in ("m", "M")]
+    if sum(chances) == 0:
+        return float("nan")
+    found = 2 - chances[0] / sum(chances)
+    return 3 - found if is_switched else found
+
+
+def _body(judge: HttpJudge, messages: list[dict[str, str]], **parameters: Any) -> Body:
+    merged = {"model": judge.model, "messages": messages, **parameters, **dict(judge.options)}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _top_logprobs(response: Body) -> dict[str, float] | None:
+    try:
+        found = response["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {entry["token"]: float(entry["logprob"]) for entry in found} or None
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _text(response: Body) -> Any:
+    try:
+        return response["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _share(label: str | None, place: str) -> float | None:
+    """Return the share of a win of the assistant at `place`, None for what is no verdict."""
+    share = share_of_a(label)
+    return share if share is None or place == "A" else 1 - share
