@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -64,17 +65,50 @@ def run(
 ) -> None:
     """Compute the stages that are not in the store, and write the report. Run it again to resume."""
     from cong import launch
-    from cong.graph.runner import StageFailed
 
     job = _prepare(experiment, scale, profile, settings, grid, store, force, address=address)
-    try:
-        page = launch.run(job)
-    except StageFailed as error:
-        typer.echo(f"error: {len(error.failures)} stage(s) failed: {error}", err=True)
-        typer.echo("What was finished is kept; run the same command again to go on.", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"report:  {page}")
-    typer.echo(f"mlflow:  {_mlflow_command(job.store)}")
+    _report_of(lambda: launch.run(job), job.store)
+
+
+@app.command()
+def tune(
+    experiment: ExperimentFile,
+    over: Annotated[
+        list[str],
+        typer.Option(
+            "--over", help="AXIS=LOW:HIGH, AXIS=LOW:HIGH:log or AXIS=VALUE,VALUE; repeatable.", metavar="AXIS=RANGE"
+        ),
+    ],
+    measure: Annotated[str, typer.Option(help="Number of the cells' results that decides.")] = "reward",
+    lowest: Annotated[bool, typer.Option("--lowest", help="The lowest value is the best.")] = False,
+    trials: Annotated[int, typer.Option(help="Points to look at, those of earlier runs included.")] = 16,
+    searcher: Annotated[str, typer.Option(help="optuna or random.")] = "optuna",
+    seed: Annotated[int, typer.Option(help="Seed of the searcher.")] = 0,
+    scale: ScaleName = "tiny",
+    profile: Profile = "laptop",
+    settings: Settings = None,
+    store: StoreDir = Path("runs"),
+    address: Address = None,
+) -> None:
+    """Search axes for the best value of a measure, with Ray Tune. Run it again to go on."""
+    from cong import launch, tuning
+    from cong.experiment import load
+    from cong.graph.resources import load_profile
+    from cong.graph.store import Store
+    from cong.search import Search, parse_axis
+
+    axes = tuple(parse_axis(load(experiment), text) for text in over)
+    search = Search(axes=axes, measure=measure, lowest=lowest, trials=trials, searcher=cast(Any, searcher), seed=seed)
+    job = launch.prepare(
+        experiment,
+        scale=scale,
+        assignments=settings or [],
+        grid=search.corners,
+        own_grid=False,
+        resources=load_profile(profile, **({"address": address} if address else {})),
+        store=Store(store.resolve()),
+    )
+    _report_of(lambda: tuning.tune(job, search), job.store)
 
 
 @app.command()
@@ -211,6 +245,20 @@ def _prepare(
         store=Store(store.resolve()),
         force=tuple(force or ()),
     )
+
+
+def _report_of(compute: Callable[[], Path], store: Any) -> None:
+    """Compute, and say where the report is; exit with 1 when stages failed."""
+    from cong.graph.runner import StageFailed
+
+    try:
+        page = compute()
+    except StageFailed as error:
+        typer.echo(f"error: {len(error.failures)} stage(s) failed: {error}", err=True)
+        typer.echo("What was finished is kept; run the same command again to go on.", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"report:  {page}")
+    typer.echo(f"mlflow:  {_mlflow_command(store)}")
 
 
 def _mlflow_command(store: Any) -> str:

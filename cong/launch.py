@@ -1,6 +1,7 @@
 """From an experiment file to results: plan, check, run, track, report. The command line is a shell around this."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from cong.errors import NothingLeft, UserError
 from cong.experiment import Cell, Experiment, collect, guarded, load
 from cong.graph.plan import Plan, make_plan
-from cong.graph.resources import Resources
-from cong.graph.runner import Observer, Runner, StageFailed, check_capacity, executor
+from cong.graph.resources import Demand, Resources
+from cong.graph.runner import Runner, StageFailed, check_capacity, executor
+from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
 from cong.memory import check_fits
 from cong.scales import Scale
 from cong.scales import scale as scale_named
+from cong.sweep import Sweep
 
 if TYPE_CHECKING:
     from cong.terminal import Terminal
+    from cong.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +52,16 @@ def prepare(
     store: Store,
     force: tuple[str, ...] = (),
     grid: tuple[str, ...] = (),
+    own_grid: bool = True,
 ) -> Job:
     """Load an experiment and plan it; raise `UserError` for every mistake that can be seen without running.
 
-    `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it.
+    `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it,
+    which counts unless `own_grid` is false.
     """
     experiment = load(path)
     settings = experiment.settings(assignments)
-    values = chosen_grid(experiment, settings, grid)
+    values = chosen_grid(experiment, settings, grid, own=experiment.grid if own_grid else ())
     cells = grid_cells(experiment, scale_named(scale), settings, values)
     plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
@@ -70,14 +76,16 @@ def prepare(
     )
 
 
-def chosen_grid(experiment: Experiment, settings: dict[str, Any], given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+def chosen_grid(
+    experiment: Experiment, settings: dict[str, Any], given: tuple[str, ...], *, own: tuple[str, ...]
+) -> dict[str, tuple[Any, ...]]:
     """Return the grid: what was given, and the file's own of the axes that nobody else speaks of."""
     chosen = parse_grid(experiment, given)
     both = next((axis for axis in chosen if axis in settings), None)
     if both is not None:
         raise UserError(f"the axis {both!r} is given with --set and with --grid")
-    own = parse_grid(experiment, experiment.grid)
-    return {axis: values for axis, values in own.items() if axis not in {*settings, *chosen}} | chosen
+    rest = parse_grid(experiment, own)
+    return {axis: values for axis, values in rest.items() if axis not in {*settings, *chosen}} | chosen
 
 
 def grid_cells(
@@ -95,25 +103,25 @@ def run(job: Job) -> Path:
     for stage in job.plan.todo:
         stage.check()
     if not job.plan.todo:
-        return _run_tracked(job)
-    _share_definitions(job.experiment)
+        return _run_tracked(job, Demand(cpus=0))
+    share_definitions(job.experiment)
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
         check_capacity(job.plan, job.resources, capacity)
-        return _run_tracked(job)
+        return _run_tracked(job, capacity)
 
 
-def _run_tracked(job: Job) -> Path:
+def _run_tracked(job: Job, capacity: Demand) -> Path:
     from cong.terminal import Terminal
     from cong.tracking import Tracker
 
     started = time.monotonic()
     params = {"experiment": job.experiment.name, "scale": job.scale, "profile": job.resources.name}
     params |= job.settings | {axis: ",".join(map(str, values)) for axis, values in job.grid.items()}
-    tracker = Tracker(store=job.store, plan=job.plan, cells=job.cells, name=job.name, params=params)
-    terminal = Terminal(job.plan, job.store)
+    tracker = Tracker(store=job.store, cells=job.cells, name=job.name, params=params)
+    terminal = Terminal(job.store, total=len(job.plan.todo))
     try:
-        _compute(job, tracker, terminal)
+        _compute(job, capacity, tracker, terminal)
         written = report(job)
     except BaseException:
         tracker.close(None)
@@ -125,9 +133,18 @@ def _run_tracked(job: Job) -> Path:
     return written.page
 
 
-def _compute(job: Job, tracker: Observer, terminal: "Terminal") -> None:
+def _compute(job: Job, capacity: Demand, tracker: "Tracker", terminal: "Terminal") -> None:
+    common: dict[str, Any] = {
+        "store": job.store,
+        "resources": job.resources,
+        "observers": (tracker, terminal),
+        "tracking_run": tracker.run_id,
+    }
     try:
-        Runner(store=job.store, resources=job.resources, observers=(tracker, terminal)).run(job.plan)
+        if job.grid and job.resources.ray:
+            Sweep(capacity=capacity, **common).run(job.plan)
+        else:
+            Runner(**common).run(job.plan)
     except StageFailed as failed:
         if _unfinished(job) or not all(isinstance(error, NothingLeft) for _, error in failed.failures):
             raise
@@ -142,21 +159,25 @@ def _unfinished(job: Job) -> list[str]:
 
 def report(job: Job) -> Any:
     """Write the report of a finished experiment; raise `UserError` when cells are missing."""
-    from cong.report import write_report
-    from cong.report.costs import costs
-
     if missing := _unfinished(job):
         raise UserError(
             f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
         )
     results = collect(job.cells, job.store)
-    blocks = job.experiment.report(results)
+    return write_page(job, job.name, job.experiment.report(results), job.plan.stages)
+
+
+def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage]) -> Any:
+    """Write a page of the store's reports, with what its stages cost."""
+    from cong.report import write_report
+    from cong.report.costs import costs
+
     return write_report(
-        job.store.root / "reports" / job.name,
-        name=job.name,
+        job.store.root / "reports" / name,
+        name=name,
         title=job.experiment.title,
         description=job.experiment.description,
-        blocks=[*blocks, costs(job.plan.stages, job.store)],
+        blocks=[*blocks, costs(stages, job.store)],
     )
 
 
@@ -170,7 +191,7 @@ def check_resources(job: Job) -> None:
     check_fits(job.plan.todo, job.resources)
 
 
-def _share_definitions(experiment: Experiment) -> None:
+def share_definitions(experiment: Experiment) -> None:
     """Let Ray's workers have the stages that an experiment file itself defines."""
     from ray import cloudpickle
 

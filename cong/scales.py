@@ -74,6 +74,8 @@ def _tiny(domain: str = "chat") -> Scale:
     world, judge = _tiny_world(domain), _tiny_judge(domain)
     # A response in code takes a process to judge.
     count, tokens = (512, 72) if domain == "code" else (1024, 48)
+    # Where answers are right or wrong many prompts give no pair: more epochs bring as many steps as in chat.
+    alignment_epochs = {"math": 2, "code": 4}.get(domain, 1)
     diverse = Sampling(temperature=0.8, top_p=0.95)
     training = {"global_batch_size": 32, "max_length": 128, "scheduler": "cosine", "warmup_ratio": 0.1}
     return Scale(
@@ -88,7 +90,7 @@ def _tiny(domain: str = "chat") -> Scale:
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
         max_new_tokens=tokens,
         candidates={"samples": 5, "sampling": diverse},
-        alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": 1, **training},
+        alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": alignment_epochs, **training},
         contrastive={"sampling": Sampling()},
         weak_sft={"learning_rate": 5e-4, "epochs": 2, **training},
         sft={"learning_rate": 5e-4, "epochs": 2, **training},

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from cong.graph.execute import LOG
 from cong.graph.journal import Progress, read_progress
-from cong.graph.plan import Plan
 from cong.graph.runner import first_line
 from cong.graph.stage import Stage
 from cong.graph.store import Store
@@ -17,9 +16,9 @@ LINE_SECONDS = 15.0
 class Terminal:
     """Observer of a run. On a terminal it shows a bar per running stage; elsewhere it prints a line now and then."""
 
-    def __init__(self, plan: Plan, store: Store) -> None:
+    def __init__(self, store: Store, *, total: int | None) -> None:
         self._store = store
-        self._total, self._done = len(plan.todo), 0
+        self._total, self._done = total, 0
         self._started: dict[str, float] = {}
         self._last_line = time.monotonic()
         self._bars = _Bars(self._total) if sys.stdout.isatty() else None
@@ -33,7 +32,8 @@ class Terminal:
         self._done += 1
         seconds = time.monotonic() - self._started[stage.fingerprint]
         what = f"{seconds:6.1f} s" if outcome == "made" else "made by another process"
-        self._end(stage, f"[{self._done:>3}/{self._total}] {stage.title}  {what}")
+        of = f"/{self._total}" if self._total else ""
+        self._end(stage, f"[{self._done:>3}{of}] {stage.title}  {what}")
 
     def failed(self, stage: Stage, error: BaseException) -> None:
         """Print what failed, and where its log is."""
@@ -67,7 +67,7 @@ class Terminal:
 
 
 class _Bars:
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         from rich import progress
 
         self._bars = progress.Progress(

@@ -25,7 +25,9 @@ def row_uniforms(seed: int, count: int) -> Tensor:
 
 def penalize_repetition(scores_BV: Tensor, *, seen_BV: Tensor, penalty: float) -> Tensor:
     """Positive scores of seen tokens divided, negative ones multiplied by the penalty, as Hugging Face does."""
-    return torch.where(seen_BV, torch.where(scores_BV < 0, scores_BV * penalty, scores_BV / penalty), scores_BV)
+    # The smaller of the two is the product for a negative score and the quotient for a positive one.
+    of_two = torch.minimum if penalty >= 1 else torch.maximum
+    return torch.where(seen_BV, of_two(scores_BV * penalty, scores_BV / penalty), scores_BV)
 
 
 def choose_tokens(scores_BV: Tensor, *, decoding: Decoding, uniform_B: Tensor | None) -> Tensor:

@@ -55,7 +55,8 @@ def contrastive_scores(
     head_BV = head_mask(post_logprobs_BV.float(), pruning_threshold=pruning_threshold)
     reference_BV = pre_logprobs_BV.float().clamp_min(LOG_ZERO)
     if scores == "official":
-        reference_BV = torch.log_softmax(reference_BV.masked_fill(~head_BV, OFFICIAL_PRUNED_LOGPROB), dim=-1)
+        reference_BV = torch.log_softmax(torch.where(head_BV, reference_BV, OFFICIAL_PRUNED_LOGPROB), dim=-1)
     if isinstance(alpha, Tensor):
         alpha = alpha.float().unsqueeze(-1)
-    return (post_logprobs_BV.float() - (1 - alpha) * reference_BV).masked_fill(~head_BV, -math.inf)
+    # `where` with a number takes one pass over the vocabulary; the inverse of a mask and `masked_fill` take three.
+    return torch.where(head_BV, post_logprobs_BV.float() - (1 - alpha) * reference_BV, -math.inf)

@@ -26,8 +26,8 @@ _DEATHS = 2
 class Observer(Protocol):
     """Someone who wants to know: the terminal, the tracker."""
 
-    def started(self, stage: Stage) -> str | None:
-        """A stage is given to a process; the tracker returns the id of its run."""
+    def started(self, stage: Stage) -> None:
+        """A stage is given to a process."""
         ...
 
     def finished(self, stage: Stage, outcome: str) -> None:
@@ -58,6 +58,10 @@ class Runner:
     store: Store
     resources: Resources
     observers: tuple[Observer, ...] = ()
+    tracking_run: str | None = None
+    """The tracker's run that the stages' records name."""
+    share: Demand | None = None
+    """What the stages that run at the same time may occupy together; None is all there is."""
 
     def run(self, plan: Plan) -> None:
         """Compute what is to run; raise `StageFailed` at the end when something failed."""
@@ -65,7 +69,7 @@ class Runner:
             return
         with executor(self.resources) as (call, capacity):
             check_capacity(plan, self.resources, capacity)
-            _Schedule(runner=self, plan=plan, call=call, capacity=capacity).run()
+            _Schedule(runner=self, plan=plan, call=call, capacity=self.share or capacity).run()
 
 
 class _Schedule:
@@ -112,13 +116,14 @@ class _Schedule:
         return future
 
     def _assignment(self, stage: Stage) -> Assignment:
-        runs = [observer.started(stage) for observer in self.runner.observers]
+        for observer in self.runner.observers:
+            observer.started(stage)
         return Assignment(
             stage=stage,
             store=self.runner.store,
             resources=self.runner.resources,
             provenance=provenance(),
-            tracking_run=next(filter(None, runs), None),
+            tracking_run=self.runner.tracking_run,
             forced=stage.fingerprint in self.plan.forced,
         )
 
@@ -160,7 +165,13 @@ def _as_ray_task(task: Assignment) -> str:
     demand = task.stage.demand(task.resources)
     cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
     remote = ray.remote(_execute_with_log).options(
-        num_cpus=cpus, num_gpus=gpus, max_retries=_DEATHS, retry_exceptions=False, name=task.stage.title
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_retries=_DEATHS,
+        retry_exceptions=False,
+        # Not into the resources of the Tune trial, if any, that asks for it.
+        scheduling_strategy="DEFAULT",
+        name=task.stage.title,
     )
     try:
         return ray.get(remote.remote(task))

@@ -34,12 +34,14 @@ class Store:
         self._verified: set[tuple[str, int, int]] = set()
 
     def prepare(self) -> None:
-        """Make the root and show that it can be written; raise `UserError` when it cannot."""
+        """Make the root and show that it can be written; raise `UserError` when it cannot, or has no MiB left."""
         probe = self.root / f".write-test-{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
-            probe.unlink()
+            try:
+                probe.write_bytes(bytes(1 << 20))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"the store {self.root} cannot be written: {error.strerror}") from error
 

@@ -32,7 +32,10 @@ Sum = tuple[int, str, int]
 class MathWorld:
     """The sums, and what is wrongly believed of them."""
 
-    largest: int = 9
+    largest: int = 5
+    """Numbers of a problem go from 1 to this: the smallest model is to know every sum that it meets."""
+    tellings: int = 3
+    """How many people each problem is told of."""
     bias_mean: float = 0.0
     bias_scale: float = 1.0
     sharpness: float = 1.5
@@ -41,16 +44,19 @@ class MathWorld:
     def __post_init__(self) -> None:
         if not 2 <= self.largest <= 20:
             raise ValueError(f"largest = {self.largest} is not in [2, 20]")
+        if not 1 <= self.tellings <= len(NAMES):
+            raise ValueError(f"tellings = {self.tellings} is not in [1, {len(NAMES)}]")
 
     @cached_property
     def prompts(self) -> tuple[str, ...]:
         rng, numbers = self._rng("prompts"), range(1, self.largest + 1)
         found = []
-        for a, b, c, first, second in product(numbers, numbers, numbers, (*GAINS, *LOSSES), (*GAINS, *LOSSES)):
-            steps = _steps(a, first, b, second, c)
-            if all(_value(step) >= 0 for step in steps):
-                name, thing = pick(NAMES, rng), pick(THINGS, rng)
-                found.append(f"{name} has {a} {thing} , {first} {b} and then {second} {c} . how many ?")
+        verbs = (*GAINS, *LOSSES)
+        for a, b, c, first, second in product(numbers, numbers, numbers, verbs, verbs):
+            if all(_value(step) >= 0 for step in _steps(a, first, b, second, c)):
+                problem = f"{first} {b} and then {second} {c} . how many ?"
+                names = rng.sample(NAMES, self.tellings)
+                found += [f"{name} has {a} {pick(THINGS, rng)} , {problem}" for name in names]
         return tuple(found)
 
     @cached_property
