@@ -91,7 +91,10 @@ def decoding(
 
 
 def context_tokens(models: Sequence[Architecture], *, new_tokens: int) -> int:
-    """Return the tokens of a slot at the longest: prompt and response, as far as the models have positions."""
+    """Return the tokens of a slot: prompt and response, as far as the models have positions.
+
+    A longer prompt makes the cache grow, and the engine halves its slots where there is no room for that.
+    """
     return min(new_tokens + PROMPT_TOKENS, *(model.positions for model in models))
 
 

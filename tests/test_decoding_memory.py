@@ -8,6 +8,7 @@ from reference_decoding import STOP_IDS, ragged_prompts, reference_greedy, tiny_
 
 from cong.decoding import Decoding, Request, SlotEngine
 from cong.decoding.backbone import Backbone, prefill_groups
+from cong.decoding.cache import GROWTH, SlotCache
 from cong.decoding.sizing import USABLE, architecture, slots_that_fit
 from cong.decoding.state import SlotState
 from cong.memory import MOST_SLOTS, SCORE_COPIES, state_bytes
@@ -113,6 +114,13 @@ def test_the_bytes_of_a_slot_are_those_of_the_tensors():
     cache = engine._backbones[0].cache
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.slot_layers)  # pyright: ignore
     assert held == 6 * cache.capacity * architecture(pair[0].config).cache_bytes_per_token(itemsize=4)
+
+
+def test_a_cache_never_outgrows_by_more_than_half_a_thousand_tokens_what_it_was_asked_for():
+    cache = SlotCache(layers=1, slots=1, capacity=64, limit=9000)
+    for asked in (65, 100, 700, 2560, 2600, 8999, 9000):
+        cache.reserve(asked)
+        assert asked <= cache.capacity <= min(asked + GROWTH, 9000)
 
 
 def test_the_slots_that_fit_use_the_memory_and_no_more():

@@ -13,8 +13,11 @@ from cong import methods
 from cong.architecture import PUBLISHED, from_config, read_architecture
 from cong.errors import UserError
 from cong.experiment import load
+from cong.graph.plan import make_plan
 from cong.graph.resources import PROFILES, Resources, SizeSettings, load_profile
+from cong.graph.runner import Runner
 from cong.graph.stage import Stage, topological
+from cong.graph.store import Store
 from cong.memory import GB, check_fits
 from cong.models import HubModel, LocalModel, architecture_of
 from cong.scales import ARMORM, CHECKPOINTS, scale
@@ -131,6 +134,29 @@ def test_a_mistake_in_the_sizes_of_a_profile_is_one_line(tmp_path, tables, messa
     (tmp_path / "mine.toml").write_text(tables)
     with pytest.raises(UserError, match=message):
         load_profile(str(tmp_path / "mine.toml"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sized(Stage):
+    """Writes down what it is run with."""
+
+    count: int
+
+    def parameters(self) -> int:
+        return self.count
+
+    def run(self, ctx):
+        ctx.summary(slots=ctx.resources.slots)
+
+
+def test_a_running_stage_is_given_the_settings_for_its_size_and_its_record_says_so(tmp_path):
+    store, small = Store(tmp_path), SizeSettings(up_to_parameters=1e9, slots=7)
+    resources = Resources(name="sized", ray=False, actors=0, slots=3, sizes=(small,))
+    stages = {str(count): Sized(count=count) for count in (10**6, 10**10)}
+    Runner(store=store, resources=resources).run(make_plan(stages, store))
+    records = [store.record(stage) for stage in stages.values()]
+    assert [record["results"]["slots"] for record in records] == [7, 3]
+    assert [record["resources"]["slots"] for record in records] == [7, 3]
 
 
 def test_the_settings_for_a_size_change_no_fingerprint():

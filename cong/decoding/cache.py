@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+GROWTH = 512
+"""Most tokens by which a cache outgrows what is asked for."""
+
 
 class StepPlace:
     """Where a decoding step writes: one column of each row, worked out once for all layers."""
@@ -123,10 +126,13 @@ class SlotCache(Cache):
             layer.copy_rows(source_P, target_P, length=length)
 
     def reserve(self, capacity: int) -> None:
-        """Make room for sequences of `capacity` tokens; doubling up to the limit keeps growing rare."""
+        """Make room for sequences of `capacity` tokens.
+
+        Doubling keeps growing rare; from `GROWTH` tokens on it goes by as many, for twice a long cache fits no device.
+        """
         assert capacity <= self.limit
         if capacity > self.capacity:
-            self.capacity = max(capacity, min(2 * self.capacity, self.limit))
+            self.capacity = max(capacity, min(2 * self.capacity, self.capacity + GROWTH, self.limit))
             for layer in self.slot_layers:
                 layer.grow(self.capacity)
 
