@@ -1,7 +1,8 @@
 """From an experiment file to results: plan, check, run, track, report. The command line is a shell around this."""
 
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from cong.graph.resources import Resources
 from cong.graph.runner import Observer, Runner, StageFailed, check_capacity, executor
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
+from cong.runs import recorded
 from cong.scales import Scale
 from cong.scales import scale as scale_named
 
@@ -90,15 +92,21 @@ def grid_cells(
 def run(job: Job) -> Path:
     """Compute what is missing and write the report; return its page."""
     check_resources(job)
+    check_devices(job)
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
     if not job.plan.todo:
-        return _run_tracked(job)
+        return _run_recorded(job)
     _share_definitions(job.experiment)
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
         check_capacity(job.plan, job.resources, capacity)
+        return _run_recorded(job)
+
+
+def _run_recorded(job: Job) -> Path:
+    with recorded(job):
         return _run_tracked(job)
 
 
@@ -166,6 +174,20 @@ def check_resources(job: Job) -> None:
             stage.demand(job.resources)
     except ValueError as error:
         raise UserError(f"profile {job.resources.name}: {error}") from error
+
+
+def check_devices(job: Job) -> None:
+    """Raise `UserError` when the scale's models need a GPU and the profile has none."""
+    # A mirror may hold small stand-ins for the scale's models, and those run anywhere.
+    if job.resources.device == "cuda" or not scale_named(job.scale).gpu or os.environ.get("CONG_MIRROR"):
+        return
+    cuda = replace(job.resources, device="cuda")
+    wanting = next((stage for stage in job.plan.todo if stage.demand(cuda).gpus), None)
+    if wanting is not None:
+        raise UserError(
+            f"{wanting.title} needs a GPU at scale {job.scale}, and profile {job.resources.name} has device = 'cpu': "
+            "choose a profile with GPUs, such as --profile l40x4"
+        )
 
 
 def _share_definitions(experiment: Experiment) -> None:

@@ -8,25 +8,29 @@ from collections.abc import Iterator
 from typing import Any
 
 from cong.errors import UserError
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Capacity, Demand, Resources
 
 CONNECT_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def connected(resources: Resources) -> Iterator[Demand]:
-    """Connect to Ray, yield what it has, and disconnect. A connection that exists already is used and left open."""
+def connected(resources: Resources) -> Iterator[Capacity]:
+    """Connect to Ray, yield what its nodes have, and disconnect. A connection that exists is used and left open."""
     import ray
 
     ours = not ray.is_initialized()
     if ours:
         _connect(resources)
     try:
-        total = ray.cluster_resources()
-        yield Demand(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+        yield capacity_of([node["Resources"] for node in ray.nodes() if node["Alive"]])
     finally:
         if ours:
             ray.shutdown()
+
+
+def capacity_of(nodes: list[dict[str, float]]) -> Capacity:
+    """Return the capacity of nodes, each described by Ray's resources."""
+    return Capacity(nodes=tuple(Demand(cpus=node.get("CPU", 0.0), gpus=node.get("GPU", 0.0)) for node in nodes))
 
 
 def _connect(resources: Resources) -> None:
@@ -57,10 +61,19 @@ def _check_answers(address: str) -> None:
 def explain(error: Exception, address: str | None) -> str:
     """Turn an error of Ray's connection into one line that says what to do."""
     text = " ".join(str(error).split())
+    if "403" in text or "invalid authentication token" in text.lower():
+        return refused(address, 403)
     if "401" in text or "authentication token" in text.lower() or "unauthenticated" in text.lower():
-        return (
-            f"Ray at {address} refused the connection (401): set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, "
-            "or RAY_AUTH_TOKEN_PATH to the cluster's token file"
-        )
+        return refused(address, 401)
     where = f"at {address}" if address else "on this machine"
     return f"no connection to Ray {where}: {type(error).__name__}: {text[:200]}"
+
+
+def refused(address: str | None, code: int) -> str:
+    """Return what to do when Ray asks for a token (401), or does not know the one that it was given (403)."""
+    if code == 403:
+        return f"Ray at {address} does not know the token (403): it is not the one that its nodes were started with"
+    return (
+        f"Ray at {address} refused the connection (401): set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, "
+        "or RAY_AUTH_TOKEN_PATH to the cluster's token file"
+    )

@@ -5,6 +5,7 @@ Profiles are TOML files of these fields (`cluster/profiles/NAME.toml`); `load_pr
 
 import dataclasses
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ class Demand:
     gpus: float = 0.0
     in_children: bool = False
     """Whether actors or workers that the stage starts hold this, and not the stage's own process."""
+    processes: int = 1
+    """How many processes hold this in equal parts: each needs its part on one node, different ones may be apart."""
 
     def fits(self, free: "Demand") -> bool:
         """Tell whether this demand can start while `free` is unoccupied."""
@@ -30,6 +33,49 @@ class Demand:
     def __str__(self) -> str:
         gpus = f" {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What the nodes of a cluster have."""
+
+    nodes: tuple[Demand, ...]
+
+    @property
+    def total(self) -> Demand:
+        """Return what all nodes have together."""
+        return Demand(cpus=sum(node.cpus for node in self.nodes), gpus=sum(node.gpus for node in self.nodes))
+
+    def lack(self, demand: Demand) -> str | None:
+        """Return as text what a demand needs and the cluster does not have, or None when it can start."""
+        total = self.total
+        for name, wanted, there in (("GPU", demand.gpus, total.gpus), ("CPU", demand.cpus, total.cpus)):
+            if wanted > there + 1e-9:
+                return f"needs {count(wanted, name)}, the cluster has {there:g}"
+        part = Demand(cpus=demand.cpus / demand.processes, gpus=demand.gpus / demand.processes)
+        places = sum(_times(part, node) for node in self.nodes)
+        if places >= demand.processes:
+            return None
+        if demand.processes == 1:
+            return f"needs {part} on one node, the cluster has {self}"
+        return f"needs {demand.processes} times {part} on one node each, the cluster has room for {places}: {self}"
+
+    def __str__(self) -> str:
+        kinds = Counter(str(node) for node in self.nodes)
+        return f"{self.total} on {count(len(self.nodes), 'node')}" + (
+            f" ({', '.join(f'{number} x {kind}' for kind, number in kinds.items())})" if len(self.nodes) > 1 else ""
+        )
+
+
+def count(number: float, thing: str) -> str:
+    """Return a number with its noun: `1 GPU`, `8 GPUs`."""
+    return f"{number:g} {thing}" + ("" if number == 1 else "s")
+
+
+def _times(part: Demand, node: Demand) -> int:
+    """Return how many processes of that size a node holds at a time."""
+    pairs = ((part.cpus, node.cpus), (part.gpus, node.gpus))
+    return min((int(there / wanted + 1e-9) for wanted, there in pairs if wanted > 0), default=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +151,30 @@ class Resources:
         """Demand of a stage that decodes."""
         processes = max(self.actors, 1)
         cpus, gpus = processes * self.threads, processes * self.gpus_per_process
-        return Demand(cpus=cpus, gpus=gpus, in_children=self.uses_actors)
+        parts = processes if self.uses_actors else 1
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.uses_actors, processes=parts)
 
     def training_demand(self) -> Demand:
         """Demand of a stage that trains."""
         cpus, gpus = self.train_workers * self.threads, self.train_workers * self.gpus_per_process
-        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training)
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training, processes=self.train_workers)
 
 
 def load_profile(name: str, **overrides) -> Resources:
     """Read the profile `name`, or the TOML file that it names; raise `UserError` when there is none or it is wrong."""
-    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml"))) or "none"
-        raise UserError(f"unknown profile {name!r}: known are {known}, or give the path of a .toml file")
+    path = profile_path(name)
     try:
         settings = tomllib.loads(path.read_text())
         return Resources(**{"name": path.stem, **settings, **overrides})
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         allowed = ", ".join(field.name for field in dataclasses.fields(Resources))
         raise UserError(f"profile {path.name}: {error}; the settings of a profile are {allowed}") from error
+
+
+def profile_path(name: str) -> Path:
+    """Return the file of a profile; raise `UserError` when there is none."""
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml"))) or "none"
+        raise UserError(f"unknown profile {name!r}: known are {known}, or give the path of a .toml file")
+    return path

@@ -14,8 +14,9 @@ from typing import Protocol
 
 from cong.errors import UserError
 from cong.graph.execute import LOG, Assignment, execute, output_to, provenance
+from cong.graph.journal import write_failure
 from cong.graph.plan import Plan
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Capacity, Demand, Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 
@@ -65,7 +66,7 @@ class Runner:
             return
         with executor(self.resources) as (call, capacity):
             check_capacity(plan, self.resources, capacity)
-            _Schedule(runner=self, plan=plan, call=call, capacity=capacity).run()
+            _Schedule(runner=self, plan=plan, call=call, capacity=capacity.total).run()
 
 
 class _Schedule:
@@ -138,14 +139,15 @@ class _Schedule:
             self.unfinished.discard(stage.fingerprint)
         else:
             self.failures.append((stage, error))
+            write_failure(self.runner.store.directory(stage), first_line(error))
 
 
 @contextlib.contextmanager
-def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Demand]]:
+def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Capacity]]:
     """Yield what runs a stage, and how much of everything there is."""
     if not resources.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
-        yield execute, Demand(cpus=1e9, gpus=1e9)
+        yield execute, Capacity(nodes=(Demand(cpus=1e9, gpus=1e9),))
         return
     from cong.graph.cluster import connected
 
@@ -178,12 +180,12 @@ def _execute_with_log(task: Assignment) -> str:
             raise
 
 
-def check_capacity(plan: Plan, resources: Resources, capacity: Demand) -> None:
+def check_capacity(plan: Plan, resources: Resources, capacity: Capacity) -> None:
     """Raise `UserError` when a stage to run needs more than there is: it would wait for ever."""
     for stage in plan.todo:
-        demand = stage.demand(resources)
-        if not demand.fits(capacity):
-            raise UserError(f"{stage.title} needs {demand}, the cluster has {capacity}")
+        lack = capacity.lack(stage.demand(resources))
+        if lack is not None:
+            raise UserError(f"{stage.title} {lack}")
 
 
 def _minus(a: Demand, b: Demand) -> Demand:
