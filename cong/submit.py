@@ -11,6 +11,7 @@ a value gives away as one is refused, and has to be set on the cluster's nodes.
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -89,6 +90,8 @@ class Jobs:
     def __init__(self, cluster: Cluster) -> None:
         from ray.job_submission import JobSubmissionClient
 
+        for module in ("dashboard_sdk", "job.sdk"):
+            logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
         self._address = cluster.address
         # Ray prefers this variable, and RAY_ADDRESS, to the address that its client is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = cluster.address
@@ -99,18 +102,20 @@ class Jobs:
         """Send the project and start the job; return its id."""
         job_id = f"cong-{submission.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         known = {COMMIT: found} if (found := commit()) else {}
+        variables = {**submission.environment, **known, JOB_ID: job_id}
         with tempfile.TemporaryDirectory() as directory, self._told():
             archive = Path(directory) / "project.zip"
             archive.write_bytes(submission.packed.archive)
-            self._client.submit_job(
-                entrypoint=entry_point(submission),
-                submission_id=job_id,
-                runtime_env={
-                    "working_dir": str(archive),
-                    "env_vars": {**submission.environment, **known, JOB_ID: job_id},
-                },
-                metadata={EXPERIMENT: submission.name, STORE: str(submission.store)},
-            )
+            try:
+                self._client.submit_job(
+                    entrypoint=entry_point(submission),
+                    submission_id=job_id,
+                    runtime_env={"working_dir": str(archive), "env_vars": variables},
+                    metadata={EXPERIMENT: submission.name, STORE: str(submission.store)},
+                )
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UserError(f"Ray at {self._address} did not take the job: {reason}") from error
         return job_id
 
     def follow(self, job_id: str) -> int:

@@ -17,7 +17,9 @@ SMALL: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
 
 def main() -> None:
-    head = {"include_dashboard": True, "dashboard_port": 0, "dashboard_host": "127.0.0.1", "include_log_monitor": False}
+    # Ports are left to the kernel: another Ray on this machine may hold the usual ones.
+    ports = {"dashboard_port": 0, "dashboard_agent_listen_port": 0}
+    head = {**ports, "include_dashboard": True, "dashboard_host": "127.0.0.1", "include_log_monitor": False}
     cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "num_cpus": 0, **head}, shutdown_at_exit=False)
     nodes = [cluster.add_node(**SMALL) for _ in range(2)]
     began = psutil.Process().children(recursive=True)
