@@ -75,7 +75,7 @@ def check_size(files: dict[str, Path], root: Path) -> None:
     total = sum(sizes.values())
     if total <= LIMIT_BYTES:
         return
-    largest = sorted(sizes, key=lambda name: -sizes[name])[:SHOWN]
+    largest = [name for name in sorted(sizes, key=lambda name: -sizes[name])[:SHOWN] if sizes[name] >= 1 << 20]
     named = ", ".join(f"{name} ({sizes[name] / 2**20:.0f} MiB)" for name in largest)
     raise UserError(
         f"{root} holds {total / 2**20:.0f} MiB, more than the {LIMIT_BYTES >> 20} MiB that are sent to a cluster; the "

@@ -167,7 +167,7 @@ def test_a_failing_stage_is_named_and_the_others_are_computed(store):
 
 
 def test_a_demand_that_nothing_can_meet_is_refused_with_numbers(store, ray_of_two_cpus):
-    with pytest.raises(UserError, match=r"Huge\(value=1\) needs 100000 CPU, the cluster has 2 CPU"):
+    with pytest.raises(UserError, match=r"Huge\(value=1\) needs 100000 CPUs, the cluster has 2"):
         run(store, Huge(), resources=Resources(name="ray", cpus=2))
 
 
