@@ -94,7 +94,7 @@ def status(
 
     if experiment:
         statusview.show_experiment(store, experiment)
-    else:
+    elif store.is_dir() or not address:
         statusview.show(store)
     if address:
         jobcommands.show_jobs(address)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from cong.errors import UserError
-from cong.graph.cluster import capacity_of, refused
+from cong.graph.cluster import autoscaled, capacity_of, refused
 from cong.graph.resources import Capacity
 
 ANSWER_SECONDS = 5.0
@@ -40,8 +40,6 @@ class Cluster:
     capacity: Capacity
     here: bool
     """Whether all its nodes are this very machine, so that paths mean the same here and there."""
-    grows: bool
-    """Whether an autoscaler may add nodes."""
 
 
 def reach(address: str) -> Cluster:
@@ -137,10 +135,10 @@ def _nodes(address: str, headers: Mapping[str, str]) -> dict[str, Any]:
     """Return what the living nodes have, whether they are this machine, and whether there may be more of them."""
     answer = _ask(address, "/api/v0/nodes?detail=1&limit=10000", headers)
     alive = [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+    status = _ask(address, "/api/cluster_status", headers)["data"].get("clusterStatus")
     return {
-        "capacity": capacity_of([node["resources_total"] for node in alive]),
+        "capacity": capacity_of([node["resources_total"] for node in alive], grows=_grows(status)),
         "here": {node["node_ip"] for node in alive} <= _own_addresses(),
-        "grows": _autoscaled(_ask(address, "/api/cluster_status", headers)["data"]),
     }
 
 
@@ -150,11 +148,11 @@ def _own_addresses() -> set[str]:
     return {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
 
 
-def _autoscaled(status: dict[str, Any]) -> bool:
-    """Tell whether nodes come and go: without an autoscaler, Ray calls every node a type of its own."""
-    report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
-    types = report.get("nodeTypeMapping") or {}
-    return any(kind != f"node_{node}" for node, kind in types.items())
+def _grows(status: dict[str, Any] | None) -> bool:
+    """Tell whether an autoscaler may add nodes; where nothing is said of it, the run itself finds out."""
+    if status is None:
+        return True
+    return autoscaled((status.get("autoscalerReport") or {}).get("nodeTypeMapping") or {})
 
 
 def _check_versions(cluster: Cluster) -> None:

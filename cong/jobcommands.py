@@ -10,7 +10,6 @@ from cong.options import Dashboard, ExperimentFile, Force, Grid, Profile, ScaleN
 
 if TYPE_CHECKING:
     from cong.dashboard import Cluster
-    from cong.launch import Job
     from cong.submit import Jobs
 
 JobId = Annotated[str, typer.Argument(help="Id that `cong submit` printed.", metavar="JOB")]
@@ -35,6 +34,7 @@ def submit(
     from cong import launch
     from cong.dashboard import differences, reach
     from cong.graph.resources import profile_path
+    from cong.graph.runner import check_capacity
     from cong.packing import pack
     from cong.submit import Jobs, Submission, environment, kept_back
 
@@ -45,7 +45,8 @@ def submit(
     packed = pack(experiment=experiment, profile=profile_path(profile), root=working_dir, store=job.store.root)
     cluster = reach(address)
     shared = _shared_store(store, cluster)
-    _check_demand(job, cluster)
+    if note := check_capacity(job.plan, job.resources, cluster.capacity):
+        typer.echo(note, err=True)
     for line in [*kept_back(), *differences(cluster)]:
         typer.echo(f"note: {line}", err=True)
     jobs = Jobs(cluster)
@@ -102,17 +103,6 @@ def _shared_store(store: Path, cluster: "Cluster") -> Path:
     if store.is_absolute() or cluster.here:
         return store.resolve()
     raise UserError(f"--store {store} is relative, and the cluster is elsewhere: give the path that its nodes share")
-
-
-def _check_demand(job: "Job", cluster: "Cluster") -> None:
-    from cong.graph.runner import check_capacity
-
-    try:
-        check_capacity(job.plan, job.resources, cluster.capacity)
-    except UserError as error:
-        if not cluster.grows:
-            raise
-        typer.echo(f"note: {error}; its autoscaler has to add nodes", err=True)
 
 
 def _options(

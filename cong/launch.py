@@ -101,7 +101,8 @@ def run(job: Job) -> Path:
     _share_definitions(job.experiment)
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
-        check_capacity(job.plan, job.resources, capacity)
+        if note := check_capacity(job.plan, job.resources, capacity):
+            print(note, flush=True)
         return _run_recorded(job)
 
 

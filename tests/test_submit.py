@@ -20,9 +20,11 @@ import psutil
 import pytest
 from test_experiment import QUICKSTART, ROOT
 
-from cong import dashboard
+from cong import dashboard, launch
 from cong.errors import UserError
-from cong.graph.resources import Capacity, Demand
+from cong.graph.resources import Capacity, Demand, load_profile
+from cong.graph.runner import check_capacity
+from cong.graph.store import Store
 
 TOKEN = "a-token-of-the-tests-that-nobody-guesses"
 SECRET = "do-not-write-me-down"
@@ -186,6 +188,13 @@ def test_a_run_that_is_not_submitted_is_refused_for_the_same_reason(nodes, proje
     assert "error: Number(value=1) needs 3 CPU on one node, the cluster has 4 CPU on 3 nodes" in output
 
 
+def test_a_run_on_this_machine_leaves_the_cluster_that_is_here_alone(nodes, project):
+    env = nodes.member | {"RAY_TMPDIR": str(nodes.directory)}
+    code, output = cong("run", str(project), "--set", "values=1", "--store", str(project.parent / "store"), env=env)
+    assert code == 0, output
+    assert "1 stages computed" in output
+
+
 def test_a_job_that_is_not_there_cannot_be_cancelled(nodes):
     code, output = cong("cancel", "nobody", "--address", nodes.dashboard, env=nodes.member)
     one_line(code, output, f"there is no job nobody at {nodes.dashboard}; the latest are")
@@ -259,14 +268,15 @@ def serve() -> Iterator[Callable[[dict[str, Any]], str]]:
         server.server_close()
 
 
-def cluster_of(*nodes: dict[str, float], ray: str = "2.60.0", python: str = "3.11.9", ip: str = "10.99.0.7") -> dict:
+def cluster_of(*nodes: dict[str, float], ray: str = "2.60.0", python: str = "3.11.9", scaled: bool = False) -> dict:
+    ip, types = "10.99.0.7", {"abc": "gpu-workers" if scaled else "node_abc"}
     rows = [{"state": "ALIVE", "node_ip": ip, "resources_total": node} for node in nodes]
     dead = {"state": "DEAD", "node_ip": ip, "resources_total": {"CPU": 1000.0, "GPU": 1000.0}}
     return {
         "/api/version": {"ray_version": ray},
         "/api/v0/cluster_metadata": {"data": {"rayVersion": ray, "pythonVersion": python}},
         "/api/v0/nodes": {"data": {"result": {"result": [*rows, dead]}}},
-        "/api/cluster_status": {"data": {"clusterStatus": None}},
+        "/api/cluster_status": {"data": {"clusterStatus": {"autoscalerReport": {"nodeTypeMapping": types}}}},
     }
 
 
@@ -274,6 +284,16 @@ def test_a_cluster_with_too_few_gpus_is_told_before_anything_is_sent(serve, tmp_
     address = serve(cluster_of({"CPU": 64.0}, {"CPU": 64.0, "GPU": 4.0}))
     arguments = ["--scale", "paper", "--profile", "h200x8", "--address", address, "--store", str(tmp_path)]
     one_line(*cong("submit", str(QUICKSTART), *arguments, env={}), "needs 8 GPUs, the cluster has 4")
+
+
+def test_a_cluster_that_grows_may_have_too_little_now(serve, tmp_path):
+    cluster = dashboard.reach(serve(cluster_of({"CPU": 64.0}, scaled=True)))
+    assert cluster.capacity.grows
+    profile = load_profile("h200x8")
+    job = launch.prepare(QUICKSTART, scale="tiny", assignments=[], resources=profile, store=Store(tmp_path))
+    note = check_capacity(job.plan, profile, cluster.capacity)
+    assert note is not None
+    assert note.endswith("GPUs, the cluster has 0: its autoscaler has to add nodes")
 
 
 def test_a_relative_store_is_refused_on_a_cluster_elsewhere(serve, project):

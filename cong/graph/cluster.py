@@ -1,10 +1,11 @@
 """The connection to Ray: a Ray on this machine, or a cluster at an address."""
 
 import contextlib
+import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cong.errors import UserError
@@ -22,15 +23,31 @@ def connected(resources: Resources) -> Iterator[Capacity]:
     if ours:
         _connect(resources)
     try:
-        yield capacity_of([node["Resources"] for node in ray.nodes() if node["Alive"]])
+        yield capacity_of([node["Resources"] for node in ray.nodes() if node["Alive"]], grows=_grows())
     finally:
         if ours:
             ray.shutdown()
 
 
-def capacity_of(nodes: list[dict[str, float]]) -> Capacity:
+def capacity_of(nodes: list[dict[str, float]], *, grows: bool) -> Capacity:
     """Return the capacity of nodes, each described by Ray's resources."""
-    return Capacity(nodes=tuple(Demand(cpus=node.get("CPU", 0.0), gpus=node.get("GPU", 0.0)) for node in nodes))
+    demands = tuple(Demand(cpus=node.get("CPU", 0.0), gpus=node.get("GPU", 0.0)) for node in nodes)
+    return Capacity(nodes=demands, grows=grows)
+
+
+def autoscaled(types: Mapping[str, str]) -> bool:
+    """Tell from the nodes' types whether there is an autoscaler: without one Ray calls every node a type of its own."""
+    return any(kind != f"node_{node}" for node, kind in types.items())
+
+
+def _grows() -> bool:
+    # Neither has a public name. The first autoscaler leaves its report with Ray, the second its groups of nodes.
+    from ray._private.state import state
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}").get("autoscaler_report") or {}
+    groups = state.get_cluster_config()
+    return autoscaled(report.get("node_type_mapping") or {}) or bool(groups and groups.node_group_configs)
 
 
 def _connect(resources: Resources) -> None:
@@ -39,7 +56,9 @@ def _connect(resources: Resources) -> None:
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    where: dict[str, Any] = {"address": resources.address} if resources.address else {"num_cpus": resources.cpus}
+    # Without "local", Ray would look for another Ray on this machine, and want to be told no number of CPUs.
+    local = {"address": "local", "num_cpus": resources.cpus}
+    where: dict[str, Any] = {"address": resources.address} if resources.address else local
     try:
         ray.init(**where, include_dashboard=False if not resources.address else None,
                  log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip

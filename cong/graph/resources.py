@@ -40,6 +40,8 @@ class Capacity:
     """What the nodes of a cluster have."""
 
     nodes: tuple[Demand, ...]
+    grows: bool = False
+    """Whether an autoscaler may add nodes: what does not fit now may fit later."""
 
     @property
     def total(self) -> Demand:

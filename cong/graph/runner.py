@@ -6,6 +6,7 @@ is still computed.
 """
 
 import contextlib
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -66,7 +67,7 @@ class Runner:
             return
         with executor(self.resources) as (call, capacity):
             check_capacity(plan, self.resources, capacity)
-            _Schedule(runner=self, plan=plan, call=call, capacity=capacity.total).run()
+            _Schedule(runner=self, plan=plan, call=call, capacity=_room(capacity)).run()
 
 
 class _Schedule:
@@ -180,12 +181,23 @@ def _execute_with_log(task: Assignment) -> str:
             raise
 
 
-def check_capacity(plan: Plan, resources: Resources, capacity: Capacity) -> None:
-    """Raise `UserError` when a stage to run needs more than there is: it would wait for ever."""
+def check_capacity(plan: Plan, resources: Resources, capacity: Capacity) -> str | None:
+    """Raise `UserError` when a stage to run needs more than there is: it would wait for ever.
+
+    Of a cluster that grows it is only returned, as a line for the user.
+    """
     for stage in plan.todo:
         lack = capacity.lack(stage.demand(resources))
-        if lack is not None:
+        if lack is not None and not capacity.grows:
             raise UserError(f"{stage.title} {lack}")
+        if lack is not None:
+            return f"note: {stage.title} {lack}: its autoscaler has to add nodes"
+    return None
+
+
+def _room(capacity: Capacity) -> Demand:
+    """Return how much may be asked for at a time: an autoscaler adds nodes for what waits."""
+    return Demand(cpus=math.inf, gpus=math.inf) if capacity.grows else capacity.total
 
 
 def _minus(a: Demand, b: Demand) -> Demand:
