@@ -5,7 +5,7 @@
     code = jobs.follow(job)             # prints the log as it comes; returns the job's exit code
 
 Ray shows a job's environment, entry point and metadata to everybody who can open the dashboard (2.60 means to hide the
-values from browsers, but not from its REST interface), and writes them into the logs of its agents. So no secret travels
+values from browsers, but not from its REST interface), and writes them into the logs of its agents. So no secret goes
 with a job: what a name or a value gives away as one is refused, and has to be set on the cluster's nodes.
 """
 
