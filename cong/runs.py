@@ -38,7 +38,7 @@ def recorded(job: "Job") -> Iterator[None]:
     """Leave a record of the run in the store, and say in it how the run ended."""
     family = job.store.root / RUNS / job.name
     begun = time.time()
-    directory = family / f"{int(begun * 1000)}-{os.getpid()}"
+    directory = family / f"{time.time_ns()}-{os.getpid()}"
     with lease.hold(directory):
         _forget_ended(family, but=directory)
         record = describe(job, begun=begun)
