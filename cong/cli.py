@@ -1,4 +1,7 @@
-"""The command `cong`: plan, run, report, status, decode, doctor. A user's mistake is one line and exit code 2."""
+"""The command `cong`: plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
+
+A user's mistake is one line and exit code 2.
+"""
 
 import os
 import sys
@@ -8,7 +11,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from cong import jobcommands
 from cong.errors import UserError
+from cong.options import Address, ExperimentFile, Force, Grid, Profile, ScaleName, Settings, StoreDir, prepare
 
 # What typer raises for an unknown flag or a missing argument has no public name of its own.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -20,20 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
-ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU) or paper.")]
-Profile = Annotated[str, typer.Option("--profile", help="Name in cluster/profiles, or a .toml file.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
-Grid = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--grid", help="AXIS=VALUES, such as alpha=0:1:0.1 or beta=0.1,0.5; repeatable.", metavar="AXIS=VALUES"
-    ),
-]
-StoreDir = Annotated[Path, typer.Option("--store", help="Directory of finished stages.")]
-Force = Annotated[list[str] | None, typer.Option("--force", help="Stage to make anew: its name, or part of its id.")]
-Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default is that of the profile.")]
 
 
 @app.command()
@@ -49,7 +40,7 @@ def plan(
     """Print what a run would compute, as a tree, without starting anything."""
     from cong.planview import show
 
-    show(_prepare(experiment, scale, profile, settings, grid, store, force))
+    show(prepare(experiment, scale, profile, settings, grid, store, force))
 
 
 @app.command()
@@ -66,7 +57,7 @@ def run(
     """Compute the stages that are not in the store, and write the report. Run it again to resume."""
     from cong import launch
 
-    job = _prepare(experiment, scale, profile, settings, grid, store, force, address=address)
+    job = prepare(experiment, scale, profile, settings, grid, store, force, address=address)
     _report_of(lambda: launch.run(job), job.store)
 
 
@@ -91,23 +82,14 @@ def tune(
     address: Address = None,
 ) -> None:
     """Search axes for the best value of a measure, with Ray Tune. Run it again to go on."""
-    from cong import launch, tuning
+    from cong import tuning
     from cong.experiment import load
-    from cong.graph.resources import load_profile
-    from cong.graph.store import Store
     from cong.search import Search, parse_axis
 
     axes = tuple(parse_axis(load(experiment), text) for text in over)
     search = Search(axes=axes, measure=measure, lowest=lowest, trials=trials, searcher=cast(Any, searcher), seed=seed)
-    job = launch.prepare(
-        experiment,
-        scale=scale,
-        assignments=settings or [],
-        grid=search.corners,
-        own_grid=False,
-        resources=load_profile(profile, **({"address": address} if address else {})),
-        store=Store(store.resolve()),
-    )
+    ends = list(search.corners)
+    job = prepare(experiment, scale, profile, settings, ends, store, None, own_grid=False, address=address)
     _report_of(lambda: tuning.tune(job, search), job.store)
 
 
@@ -122,16 +104,29 @@ def report(
     """Write the report again from what is in the store."""
     from cong import launch
 
-    written = launch.report(_prepare(experiment, scale, "laptop", settings, grid, store, None))
+    written = launch.report(prepare(experiment, scale, "laptop", settings, grid, store, None))
     typer.echo(f"report:  {written.page}")
 
 
 @app.command()
-def status(store: StoreDir = Path("runs")) -> None:
-    """List the stages of a store: finished, running with progress, or left unfinished."""
-    from cong.planview import show_status
+def status(
+    experiment: Annotated[str | None, typer.Argument(help="Name of an experiment, for its cells and stages.")] = None,
+    store: StoreDir = Path("runs"),
+    address: Annotated[str | None, typer.Option(help="Ray's dashboard: the jobs of that cluster too.")] = None,
+) -> None:
+    """Show the experiments of a store: what is finished, what runs now and how far it is, what failed and why."""
+    from cong import statusview
 
-    show_status(store)
+    if experiment:
+        statusview.show_experiment(store, experiment)
+    elif store.is_dir() or not address:
+        statusview.show(store)
+    if address:
+        jobcommands.show_jobs(address)
+
+
+for command in (jobcommands.submit, jobcommands.logs, jobcommands.cancel):
+    app.command()(command)
 
 
 @app.command()
@@ -219,32 +214,6 @@ def doctor(
 
     if not examine(load_profile(profile), Store(store)):
         raise typer.Exit(1)
-
-
-def _prepare(
-    experiment: Path,
-    scale: str,
-    profile: str,
-    settings: list[str] | None,
-    grid: list[str] | None,
-    store: Path,
-    force: list[str] | None,
-    **overrides: Any,
-) -> Any:
-    from cong import launch
-    from cong.graph.resources import load_profile
-    from cong.graph.store import Store
-
-    chosen = {key: value for key, value in overrides.items() if value is not None}
-    return launch.prepare(
-        experiment,
-        scale=scale,
-        assignments=settings or [],
-        grid=tuple(grid or ()),
-        resources=load_profile(profile, **chosen),
-        store=Store(store.resolve()),
-        force=tuple(force or ()),
-    )
 
 
 def _report_of(compute: Callable[[], Path], store: Any) -> None:

@@ -1,20 +1,23 @@
 """From an experiment file to results: plan, check, run, track, report. The command line is a shell around this."""
 
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.errors import NothingLeft, UserError
 from cong.experiment import Cell, Experiment, collect, guarded, load
+from cong.graph.demand import Capacity
 from cong.graph.plan import Plan, make_plan
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Resources
 from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.grid import merge, parse_grid, points
 from cong.memory import check_fits
+from cong.runs import recorded
 from cong.scales import Scale
 from cong.scales import scale as scale_named
 from cong.sweep import Sweep
@@ -99,19 +102,26 @@ def grid_cells(
 def run(job: Job) -> Path:
     """Compute what is missing and write the report; return its page."""
     check_resources(job)
+    check_devices(job)
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
     if not job.plan.todo:
-        return _run_tracked(job, Demand(cpus=0))
+        return _run_recorded(job, None)
     share_definitions(job.experiment)
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
-        check_capacity(job.plan, job.resources, capacity)
+        if note := check_capacity(job.plan, job.resources, capacity):
+            print(note, flush=True)
+        return _run_recorded(job, capacity)
+
+
+def _run_recorded(job: Job, capacity: Capacity | None) -> Path:
+    with recorded(job):
         return _run_tracked(job, capacity)
 
 
-def _run_tracked(job: Job, capacity: Demand) -> Path:
+def _run_tracked(job: Job, capacity: Capacity | None) -> Path:
     from cong.terminal import Terminal
     from cong.tracking import Tracker
 
@@ -133,7 +143,7 @@ def _run_tracked(job: Job, capacity: Demand) -> Path:
     return written.page
 
 
-def _compute(job: Job, capacity: Demand, tracker: "Tracker", terminal: "Terminal") -> None:
+def _compute(job: Job, capacity: Capacity | None, tracker: "Tracker", terminal: "Terminal") -> None:
     common: dict[str, Any] = {
         "store": job.store,
         "resources": job.resources,
@@ -141,7 +151,7 @@ def _compute(job: Job, capacity: Demand, tracker: "Tracker", terminal: "Terminal
         "tracking_run": tracker.run_id,
     }
     try:
-        if job.grid and job.resources.ray:
+        if job.grid and job.resources.ray and capacity:
             Sweep(capacity=capacity, **common).run(job.plan)
         else:
             Runner(**common).run(job.plan)
@@ -189,6 +199,20 @@ def check_resources(job: Job) -> None:
     except ValueError as error:
         raise UserError(f"profile {job.resources.name}: {error}") from error
     check_fits(job.plan.todo, job.resources)
+
+
+def check_devices(job: Job) -> None:
+    """Raise `UserError` when the scale's models need a GPU and the profile has none."""
+    # A mirror may hold small stand-ins for the scale's models, and those run anywhere.
+    if job.resources.device == "cuda" or not scale_named(job.scale).gpu or os.environ.get("CONG_MIRROR"):
+        return
+    cuda = replace(job.resources, device="cuda")
+    wanting = next((stage for stage in job.plan.todo if stage.demand(cuda).gpus), None)
+    if wanting is not None:
+        raise UserError(
+            f"{wanting.title} needs a GPU at scale {job.scale}, and profile {job.resources.name} has device = 'cpu': "
+            "choose a profile with GPUs, such as --profile l40x4"
+        )
 
 
 def share_definitions(experiment: Experiment) -> None:

@@ -56,6 +56,8 @@ class Scale:
     wspo: Settings
     rejected: Settings
     dpo: Settings
+    gpu: bool = False
+    """Whether the models are too large to be run without a GPU."""
     sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))
     """How the sampled evaluation draws."""
     transitions: dict[tuple, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -158,6 +160,7 @@ def _paper(domain: str = "chat") -> Scale:
     training = {"global_batch_size": 64, "max_length": 2048, "scheduler": "cosine", "warmup_ratio": 0.1}
     return Scale(
         name="paper",
+        gpu=True,
         model=lambda family, size, seed: _checkpoint(family, size),
         prompts=lambda seed: prompts,
         heldout=lambda seed: heldout,

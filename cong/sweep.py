@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cong.graph.demand import Capacity, Demand
 from cong.graph.plan import Plan
-from cong.graph.resources import Demand, Resources
-from cong.graph.runner import TICK, Observer, Runner, StageFailed, first_line
+from cong.graph.resources import Resources
+from cong.graph.runner import TICK, Observer, Runner, StageFailed, first_line, room
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
 
@@ -39,7 +40,7 @@ class Sweep:
 
     store: Store
     resources: Resources
-    capacity: Demand
+    capacity: Capacity
     observers: tuple[Observer, ...] = ()
     tracking_run: str | None = None
 
@@ -140,14 +141,19 @@ def split(plan: Plan) -> tuple[list[Stage], dict[str, list[Stage]]]:
     return shared, {name: stages for name, stages in own.items() if stages}
 
 
-def concurrency(stages: Sequence[Stage], resources: Resources, capacity: Demand) -> tuple[int, Demand]:
-    """Return how many trials can run at a time without waiting for each other, and the share of each."""
-    demands = [stage.demand(resources) for stage in stages]
-    share = Demand(cpus=max(demand.cpus for demand in demands), gpus=max(demand.gpus for demand in demands))
-    fitting = [
-        int(there // one) for there, one in ((capacity.cpus, share.cpus), (capacity.gpus, share.gpus)) if one > 0
-    ]
-    return max(1, min([*fitting, len(stages)])), share
+def concurrency(stages: Sequence[Stage], resources: Resources, capacity: Capacity) -> tuple[int, Demand]:
+    """Return how many trials can run at a time without waiting for each other, and the share of each.
+
+    A share holds the largest process of any stage as often as the stage of the most processes needs, on the nodes that
+    there are: whatever stages the trials are at, each finds all of its places free.
+    """
+    parts = [stage.demand(resources).part for stage in stages]
+    processes = max(stage.demand(resources).processes for stage in stages)
+    part = Demand(cpus=max(p.cpus for p in parts), gpus=max(p.gpus for p in parts))
+    fitting = capacity.places(part) // processes
+    # Alone a trial needs no reserve: that each of its stages fits was checked.
+    at_once = max(1, min(fitting, len(stages)))
+    return at_once, part.times(processes) if fitting else room(capacity)
 
 
 class Listener:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from cong.errors import UserError
 from cong.experiment import Cell, collect
+from cong.graph.demand import Capacity
 from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
 from cong.graph.plan import make_plan
-from cong.graph.resources import Demand
 from cong.graph.runner import Observer, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
@@ -99,7 +99,7 @@ def tune(job: Job, search: Search) -> Path:
         return _tracked(job, search, capacity)
 
 
-def _tracked(job: Job, search: Search, capacity: Demand) -> Path:
+def _tracked(job: Job, search: Search, capacity: Capacity) -> Path:
     from cong.terminal import Terminal
     from cong.tracking import Tracker
 

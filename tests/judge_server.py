@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cong.graph.resources import Judging
+from cong.graph.judging import Judging
 
 PRICES = {"input_price": 10.0, "output_price": 30.0}
 FAULTS = ("time-out", "429", "500", "cut", "invalid JSON", "no log-probabilities")

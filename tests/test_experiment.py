@@ -90,6 +90,7 @@ def _bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "two tokenizers": ([run, str(tmp_path / "two_tokenizers.py"), *store], "the weak pair has two tokenizers"),
         "duplicate prompt ids": ([run, str(tmp_path / "duplicate.py"), *store], "prompt_id 'a' is not unique"),
         "empty prompts": ([run, str(tmp_path / "empty.py"), *store], "holds no prompts"),
+        "paper scale without a GPU": ([run, quickstart, "--scale", "paper", *store], "needs a GPU at scale paper"),
         "no store to look at": (["status", "--store", str(tmp_path / "nowhere")], "there is no store"),
     }
 
@@ -113,7 +114,7 @@ def _experiment(post: str, pre: str, *, prompts: str | None = None) -> str:
     "unknown stage to force", "no experiment file", "experiment that raises", "experiment with a syntax error",
     "cells that are none", "infinite beta",
     "read-only store", "missing checkpoint", "two tokenizers", "duplicate prompt ids", "empty prompts",
-    "no store to look at",
+    "paper scale without a GPU", "no store to look at",
 ])  # fmt: skip
 def test_a_bad_input_is_one_clear_line_and_exit_code_2(case, tmp_path):
     arguments, message = _bad_inputs(tmp_path)[case]
@@ -148,7 +149,8 @@ def test_the_paper_scale_is_planned_without_any_network(tmp_path):
 
 
 def test_the_paper_scale_without_a_hub_names_the_local_alternative(tmp_path):
-    done = cong("run", str(QUICKSTART), "--scale", "paper", "--store", str(tmp_path), HF_HUB_OFFLINE="1")
+    arguments = ["run", str(QUICKSTART), "--scale", "paper", "--profile", "l40x4", "--store", str(tmp_path)]
+    done = cong(*arguments, HF_HUB_OFFLINE="1")
     assert done.returncode == 2
     assert "set CONG_MIRROR=DIR" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -177,11 +179,11 @@ def test_the_doctor_looks_at_everything_and_names_what_to_do(tmp_path):
     assert "CONG_MIRROR" in done.stdout
 
 
-def test_the_status_lists_finished_and_unfinished_stages(small_run, tmp_path):
+def test_the_status_counts_the_stages_of_a_store(small_run):
     (small_run.store.root / "SFT" / "lr=1-00000000").mkdir()
     done = cong("status", "--store", str(small_run.store.root))
     (small_run.store.root / "SFT" / "lr=1-00000000").rmdir()
     assert done.returncode == 0
-    assert "unfinished SFT/lr=1-00000000" in done.stdout
-    assert "finished   Pretrain/qwen-1.5B,seed=0-" in done.stdout
-    assert done.stdout.strip().endswith("1 unfinished")
+    assert "5 of 5" in done.stdout
+    finished = len(small_run.plan.stages)
+    assert done.stdout.strip().endswith(f"stages in the store: {finished} finished, 1 unfinished")

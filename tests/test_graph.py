@@ -13,9 +13,10 @@ from toy import INLINE, Broken, Huge, Number, Slow, Sum, read, run, runs
 
 from cong.errors import UserError
 from cong.graph import lease
+from cong.graph.demand import Demand
 from cong.graph.journal import append_metrics, read_metrics, read_progress, truncate_metrics, write_progress
 from cong.graph.plan import make_plan
-from cong.graph.resources import Demand, Resources, load_profile
+from cong.graph.resources import Resources, load_profile
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.stage import topological
 from cong.graph.store import RECORD, SUCCESS, Store
@@ -167,7 +168,7 @@ def test_a_failing_stage_is_named_and_the_others_are_computed(store):
 
 
 def test_a_demand_that_nothing_can_meet_is_refused_with_numbers(store, ray_of_two_cpus):
-    with pytest.raises(UserError, match=r"Huge\(value=1\) needs 100000 CPU, the cluster has 2 CPU"):
+    with pytest.raises(UserError, match=r"Huge\(value=1\) needs 100000 CPUs, the cluster has 2"):
         run(store, Huge(), resources=Resources(name="ray", cpus=2))
 
 

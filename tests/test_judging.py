@@ -34,8 +34,9 @@ from cong.evaluation.judging import client as client_module
 from cong.evaluation.judging.faults import JudgeUnusable, retry_after
 from cong.evaluation.judging.judges import preference
 from cong.evaluation.judging.ledger import BudgetReached, Ledger
+from cong.graph.judging import Judging
 from cong.graph.plan import make_plan
-from cong.graph.resources import Judging, load_profile
+from cong.graph.resources import load_profile
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.store import Store
 from cong.prompts import LocalFile
@@ -334,7 +335,7 @@ import sys
 from pathlib import Path
 from cong.evaluation.judging import AlpacaEval2, JudgeClient, Pair
 from cong.evaluation.judging.ask import judge_pairs
-from cong.graph.resources import Judging
+from cong.graph.judging import Judging
 url, directory, concurrency = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 settings = Judging(url=url, concurrency=concurrency, input_price=10.0, output_price=30.0, budget=5.0)
 pairs = {str(n): Pair(instruction=f"Say {n}.", output="x" * n, baseline="y" * 20) for n in range(80)}

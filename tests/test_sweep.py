@@ -17,8 +17,9 @@ from toy import Broken, Number, Sum
 from cong import launch, tuning
 from cong.errors import UserError
 from cong.experiment import collect, load
+from cong.graph.demand import Capacity, Demand
 from cong.graph.plan import make_plan
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Resources
 from cong.graph.runner import StageFailed
 from cong.graph.stage import Context, Stage
 from cong.search import Search, parse_axis
@@ -27,6 +28,7 @@ from cong.tracking import PARENT, tracking_uri
 
 BOWL = Path(__file__).parent / "sweeping.py"
 RAY = Resources(name="ray", cpus=2)
+TWO_CPUS = Capacity(nodes=(Demand(cpus=2),))
 GRID = ("alpha=0,0.5,1", "beta=0.1,0.5")
 
 
@@ -100,29 +102,31 @@ def test_a_shared_stage_that_fails_takes_only_its_own_cells_along(store, ray_of_
     cells = {"a": Sum(parts=(bad, Number(value=2))), "b": Sum(parts=(bad, Number(value=3))),
              "c": Sum(parts=(good, Number(value=4))), "d": Sum(parts=(good, Number(value=5)))}  # fmt: skip
     with pytest.raises(StageFailed) as failed:
-        Sweep(store=store, resources=RAY, capacity=Demand(cpus=2)).run(make_plan(cells, store))
+        Sweep(store=store, resources=RAY, capacity=TWO_CPUS).run(make_plan(cells, store))
     assert [stage.fingerprint for stage, _ in failed.value.failures] == [bad.fingerprint]
     assert [name for name, stage in cells.items() if store.is_complete(stage)] == ["c", "d"]
 
 
 def test_a_trial_whose_process_is_killed_goes_on_in_another(store, ray_of_two_cpus, tmp_path):
     cells = {"a": KillsItsTrial(flag=str(tmp_path / "flag")), "b": Number(value=2)}
-    Sweep(store=store, resources=RAY, capacity=Demand(cpus=2)).run(make_plan(cells, store))
+    Sweep(store=store, resources=RAY, capacity=TWO_CPUS).run(make_plan(cells, store))
     assert (tmp_path / "flag").exists()
     assert all(store.is_complete(stage) for stage in cells.values())
 
 
 @given(
-    st.lists(st.builds(Demand, cpus=st.integers(1, 8), gpus=st.integers(0, 8)), min_size=1, max_size=5),
-    st.integers(8, 64), st.integers(8, 64),
-)  # fmt: skip
-def test_trials_at_a_time_fit_together_whatever_stages_they_are_at(demands, cpus, gpus):
-    stages = [Demanding(cpus=demand.cpus, gpus=demand.gpus) for demand in demands]
-    at_once, share = concurrency(stages, RAY, Demand(cpus=cpus, gpus=gpus))
+    st.lists(
+        st.builds(Demand, cpus=st.integers(1, 8), gpus=st.integers(0, 8), processes=st.integers(1, 4)), min_size=1
+    ),
+    st.lists(st.builds(Demand, cpus=st.integers(1, 64), gpus=st.integers(0, 8)), min_size=1, max_size=4),
+)
+def test_trials_at_a_time_find_room_whatever_stages_they_are_at(demands, nodes):
+    stages, capacity = [Demanding(demanded=demand) for demand in demands], Capacity(nodes=tuple(nodes))
+    at_once, share = concurrency(stages, RAY, capacity)
     assert 1 <= at_once <= len(stages)
-    assert all(stage.demand(RAY).fits(share) for stage in stages)
-    assert at_once * share.cpus <= cpus
-    assert at_once * share.gpus <= gpus
+    if at_once > 1:
+        assert all(demand.fits(share) and demand.processes <= share.processes for demand in demands)
+        assert capacity.lack(share.part.times(at_once * share.processes)) is None
 
 
 def test_a_search_nears_the_best_point_and_goes_on_where_it_was_ended(store, ray_of_two_cpus, capsys):
@@ -186,11 +190,10 @@ def test_bounds_that_the_experiment_does_not_accept_are_refused_before_anything_
 
 @dataclass(frozen=True, kw_only=True)
 class Demanding(Stage):
-    cpus: float
-    gpus: float
+    demanded: Demand
 
     def demand(self, resources: Resources) -> Demand:
-        return Demand(cpus=self.cpus, gpus=self.gpus)
+        return self.demanded
 
 
 @dataclass(frozen=True, kw_only=True)

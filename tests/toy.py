@@ -5,8 +5,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cong.graph.demand import Demand
 from cong.graph.plan import make_plan
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Resources
 from cong.graph.runner import Runner
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store

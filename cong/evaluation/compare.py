@@ -19,7 +19,8 @@ from cong.evaluation.judging.ask import Judged, judge_pairs
 from cong.evaluation.judging.client import JudgeClient, api_key
 from cong.evaluation.judging.judges import AlpacaEval2, ExactComparison, Pair, PairJudge
 from cong.evaluation.outcome import outcome
-from cong.graph.resources import Demand, Resources
+from cong.graph.demand import Demand
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.prompts import LocalFile
 

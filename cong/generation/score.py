@@ -20,7 +20,8 @@ from cong.generation.judges import (
 from cong.generation.needs import scoring_need, without_adapter
 from cong.generation.rows import Worker, map_rows
 from cong.generation.scorers import KEPT, LogprobScorer, RewardScorer, TestRunner, answer_row, exact_row
-from cong.graph.resources import Demand, Resources
+from cong.graph.demand import Demand
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.memory import Need
 from cong.models import largest, model_dir

@@ -10,7 +10,8 @@ from typing import Literal
 from cong.data import PROMPTS, REFERENCE, Row, read_rows, row_seed
 from cong.generation.decode import DecodeJob, decode_stage
 from cong.generation.needs import decoding_need, without_adapter
-from cong.graph.resources import Demand, Resources
+from cong.graph.demand import Demand
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.memory import Need
 from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir

@@ -1,32 +1,54 @@
 """The connection to Ray: a Ray on this machine, or a cluster at an address."""
 
 import contextlib
+import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cong.errors import UserError
-from cong.graph.resources import Demand, Resources
+from cong.graph.demand import Capacity, Demand
+from cong.graph.resources import Resources
 
 CONNECT_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def connected(resources: Resources) -> Iterator[Demand]:
-    """Connect to Ray, yield what it has, and disconnect. A connection that exists already is used and left open."""
+def connected(resources: Resources) -> Iterator[Capacity]:
+    """Connect to Ray, yield what its nodes have, and disconnect. A connection that exists is used and left open."""
     import ray
 
     ours = not ray.is_initialized()
     if ours:
         _connect(resources)
     try:
-        total = ray.cluster_resources()
-        yield Demand(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+        yield capacity_of([node["Resources"] for node in ray.nodes() if node["Alive"]], grows=_grows())
     finally:
         if ours:
             ray.shutdown()
+
+
+def capacity_of(nodes: list[dict[str, float]], *, grows: bool) -> Capacity:
+    """Return the capacity of nodes, each described by Ray's resources."""
+    demands = tuple(Demand(cpus=node.get("CPU", 0.0), gpus=node.get("GPU", 0.0)) for node in nodes)
+    return Capacity(nodes=demands, grows=grows)
+
+
+def autoscaled(types: Mapping[str, str]) -> bool:
+    """Tell from the nodes' types whether there is an autoscaler: without one Ray calls every node a type of its own."""
+    return any(kind != f"node_{node}" for node, kind in types.items())
+
+
+def _grows() -> bool:
+    # Neither has a public name. The first autoscaler leaves its report with Ray, the second its groups of nodes.
+    from ray._private.state import state
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}").get("autoscaler_report") or {}
+    groups = state.get_cluster_config()
+    return autoscaled(report.get("node_type_mapping") or {}) or bool(groups and groups.node_group_configs)
 
 
 def _connect(resources: Resources) -> None:
@@ -35,7 +57,9 @@ def _connect(resources: Resources) -> None:
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    where: dict[str, Any] = {"address": resources.address} if resources.address else {"num_cpus": resources.cpus}
+    # Without "local", Ray would look for another Ray on this machine, and want to be told no number of CPUs.
+    local = {"address": "local", "num_cpus": resources.cpus}
+    where: dict[str, Any] = {"address": resources.address} if resources.address else local
     try:
         ray.init(**where, include_dashboard=False if not resources.address else None,
                  log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
@@ -57,10 +81,19 @@ def _check_answers(address: str) -> None:
 def explain(error: Exception, address: str | None) -> str:
     """Turn an error of Ray's connection into one line that says what to do."""
     text = " ".join(str(error).split())
+    if "403" in text or "invalid authentication token" in text.lower():
+        return refused(address, 403)
     if "401" in text or "authentication token" in text.lower() or "unauthenticated" in text.lower():
-        return (
-            f"Ray at {address} refused the connection (401): set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, "
-            "or RAY_AUTH_TOKEN_PATH to the cluster's token file"
-        )
+        return refused(address, 401)
     where = f"at {address}" if address else "on this machine"
     return f"no connection to Ray {where}: {type(error).__name__}: {text[:200]}"
+
+
+def refused(address: str | None, code: int) -> str:
+    """Return what to do when Ray asks for a token (401), or does not know the one that it was given (403)."""
+    if code == 403:
+        return f"Ray at {address} does not know the token (403): it is not the one that its nodes were started with"
+    return (
+        f"Ray at {address} refused the connection (401): set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, "
+        "or RAY_AUTH_TOKEN_PATH to the cluster's token file"
+    )

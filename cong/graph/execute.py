@@ -17,13 +17,14 @@ from typing import Any
 
 from cong.graph import fingerprint as fp
 from cong.graph import lease
-from cong.graph.journal import replace_text
+from cong.graph.journal import FAILURE, replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import SCRATCH, Context, Stage
 from cong.graph.store import SUCCESS, Store
 
 LOG = ".log.txt"
 BASIS = ".basis"
+COMMIT = "CONG_COMMIT"
 PACKAGES = ("cong", "torch", "transformers", "trl", "ray", "deepspeed", "datasets", "accelerate", "mlflow", "numpy")
 
 
@@ -52,6 +53,7 @@ def execute(task: Assignment) -> str:
         _clear_the_way(task, directory)
         context = Context(out=directory, resources=stage.execution(task.resources), locate=store.directory)
         context.progress_path.unlink(missing_ok=True)
+        (directory / FAILURE).unlink(missing_ok=True)
         started = time.time()
         stage.run(context)
         context.progress_path.unlink(missing_ok=True)
@@ -116,16 +118,18 @@ def _record(task: Assignment, context: Context, *, started: float) -> dict[str, 
 @cache
 def provenance() -> dict[str, Any]:
     """Return the commit and the versions of what computes: the same for all stages of a run."""
-    return {"commit": _commit(), "versions": _versions(), "python": platform.python_version(), "host": platform.node()}
+    return {"commit": commit(), "versions": _versions(), "python": platform.python_version(), "host": platform.node()}
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """Return the commit of `cong`'s own source, when that is known."""
     here = Path(__file__).resolve().parent
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         run = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
                              cwd=here, capture_output=True, text=True, check=True)  # fmt: skip
         return run.stdout.strip()
-    return None
+    # What was packed and submitted to a cluster is no checkout; who packed it knew the commit.
+    return os.environ.get(COMMIT)
 
 
 def _versions() -> dict[str, str]:

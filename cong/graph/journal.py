@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FAILURE = ".failure.json"
+
 
 def append_metrics(path: Path, step: int, **metrics: float) -> None:
     """Append one point, `{"step": 10, "time": ..., "loss": 1.2}`, as a line of JSON; one process writes a file."""
@@ -75,6 +77,20 @@ def read_progress(path: Path) -> Progress | None:
     """Return the progress, or None when none was written."""
     try:
         return Progress(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def write_failure(directory: Path, error: str) -> None:
+    """Leave in a stage's directory why it failed; the next attempt takes it away."""
+    directory.mkdir(parents=True, exist_ok=True)
+    replace_text(directory / FAILURE, json.dumps({"error": error, "when": time.time()}))
+
+
+def read_failure(directory: Path) -> str | None:
+    """Return why a stage's last attempt failed, or None."""
+    try:
+        return json.loads((directory / FAILURE).read_text())["error"]
     except FileNotFoundError:
         return None
 

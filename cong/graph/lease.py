@@ -106,6 +106,19 @@ def holder(directory: Path) -> dict[str, Any] | None:
     return None if current is None or is_gone(current) else current
 
 
+def silence(directory: Path) -> float | None:
+    """Return the seconds since the last heartbeat, by the clocks of the storage and of this host; None without one."""
+    try:
+        return max(time.time() - (directory / _LEASE).stat().st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
+
+
+def is_here(current: dict[str, Any]) -> bool:
+    """Tell whether a process, as `this_process` describes it, is or was one of this host."""
+    return current["host"] == _host()
+
+
 def _wait(lease: Lease, while_waiting: Callable[[], bool]) -> bool:
     seen: tuple[str, int] | None = None
     since = time.monotonic()
@@ -136,7 +149,7 @@ def this_process() -> dict[str, Any]:
 
 def is_gone(current: dict[str, Any]) -> bool:
     """Tell whether a process, as `this_process` describes it, has ended; of another host nothing is known."""
-    if current["host"] != _host():
+    if not is_here(current):
         return False
     try:
         # A process id is used again after a while; the time of birth tells the two apart.

@@ -14,29 +14,12 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from cong.errors import UserError
+from cong.graph.demand import Demand
+from cong.graph.judging import Judging
 
 PROFILES = Path(__file__).resolve().parents[2] / "cluster" / "profiles"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """What a running stage occupies, in Ray's logical units."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    in_children: bool = False
-    """Whether actors or workers that the stage starts hold this, and not the stage's own process."""
-
-    def fits(self, free: "Demand") -> bool:
-        """Tell whether this demand can start while `free` is unoccupied."""
-        return self.cpus <= free.cpus + 1e-9 and self.gpus <= free.gpus + 1e-9
-
-    def __str__(self) -> str:
-        gpus = f" {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.cpus:g} CPU{gpus}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,53 +38,6 @@ class SizeSettings:
         """Return the settings that are not those of the profile."""
         values = dataclasses.asdict(self).items()
         return {name: value for name, value in values if value is not None and name != "up_to_parameters"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judging:
-    """How a judge behind an OpenAI-compatible API is asked: the table `[judging]` of a profile.
-
-    The key is `OPENAI_API_KEY` of the environment and stands nowhere else.
-    """
-
-    url: str | None = None
-    """Base URL, such as `http://localhost:8000/v1`; None takes `OPENAI_BASE_URL`, or OpenAI's own."""
-    concurrency: int = 8
-    """Requests under way at a time."""
-    timeout: float = 120.0
-    """Seconds without an answer after which a request is given up."""
-    attempts: int = 6
-    """How often a request is sent before its prompt counts as failed."""
-    input_price: float | None = None
-    """US dollars per million tokens of the request; None leaves costs unknown."""
-    output_price: float | None = None
-    budget: float | None = None
-    """US dollars that all judgments of the store may have cost together; None sets no limit."""
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "timeout", "attempts", "input_price", "output_price", "budget"):
-            value, lowest = getattr(self, name), 1 if name in ("concurrency", "attempts") else 0
-            if value is not None and value < lowest:
-                raise ValueError(f"judging.{name} = {value} is below {lowest}")
-        if self.budget is not None and None in (self.input_price, self.output_price):
-            raise ValueError("judging.budget needs judging.input_price and judging.output_price")
-        self._check_url()
-
-    def _check_url(self) -> None:
-        if self.url is None:
-            return
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("judging.url is not of the form http://HOST/v1")
-        # A profile is copied into records: what is secret may not stand in it.
-        if parts.username or parts.password or parts.query:
-            raise ValueError("judging.url holds credentials or a query: the key belongs into OPENAI_API_KEY")
-
-    def cost(self, *, input_tokens: int, output_tokens: int) -> float | None:
-        """Return what so many tokens cost in US dollars, None where the prices are unknown."""
-        if self.input_price is None or self.output_price is None:
-            return None
-        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,12 +134,13 @@ class Resources:
         """Demand of a stage that decodes."""
         processes = max(self.actors, 1)
         cpus, gpus = processes * self.threads, processes * self.gpus_per_process
-        return Demand(cpus=cpus, gpus=gpus, in_children=self.uses_actors)
+        parts = processes if self.uses_actors else 1
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.uses_actors, processes=parts)
 
     def training_demand(self) -> Demand:
         """Demand of a stage that trains."""
         cpus, gpus = self.train_workers * self.threads, self.train_workers * self.gpus_per_process
-        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training)
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training, processes=self.train_workers)
 
 
 @functools.lru_cache(maxsize=64)
@@ -214,10 +151,7 @@ def _chosen(resources: Resources, size: SizeSettings | None) -> Resources:
 
 def load_profile(name: str, **overrides) -> Resources:
     """Read the profile `name`, or the TOML file that it names; raise `UserError` when there is none or it is wrong."""
-    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml"))) or "none"
-        raise UserError(f"unknown profile {name!r}: known are {known}, or give the path of a .toml file")
+    path = profile_path(name)
     try:
         settings = tomllib.loads(path.read_text())
         # What is chosen on the command line holds for every size of model.
@@ -229,3 +163,12 @@ def load_profile(name: str, **overrides) -> Resources:
     except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
         allowed = ", ".join(field.name for field in dataclasses.fields(Resources))
         raise UserError(f"profile {path.name}: {error}; the settings of a profile are {allowed}") from error
+
+
+def profile_path(name: str) -> Path:
+    """Return the file of a profile; raise `UserError` when there is none."""
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml"))) or "none"
+        raise UserError(f"unknown profile {name!r}: known are {known}, or give the path of a .toml file")
+    return path

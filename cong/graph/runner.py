@@ -6,6 +6,7 @@ is still computed.
 """
 
 import contextlib
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cong.errors import UserError
+from cong.graph.demand import Capacity, Demand
 from cong.graph.execute import LOG, Assignment, execute, output_to, provenance
+from cong.graph.journal import write_failure
 from cong.graph.plan import Plan
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 
@@ -69,7 +72,7 @@ class Runner:
             return
         with executor(self.resources) as (call, capacity):
             check_capacity(plan, self.resources, capacity)
-            _Schedule(runner=self, plan=plan, call=call, capacity=self.share or capacity).run()
+            _Schedule(runner=self, plan=plan, call=call, capacity=self.share or room(capacity)).run()
 
 
 class _Schedule:
@@ -143,14 +146,15 @@ class _Schedule:
             self.unfinished.discard(stage.fingerprint)
         else:
             self.failures.append((stage, error))
+            write_failure(self.runner.store.directory(stage), first_line(error))
 
 
 @contextlib.contextmanager
-def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Demand]]:
+def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Capacity]]:
     """Yield what runs a stage, and how much of everything there is."""
     if not resources.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
-        yield execute, Demand(cpus=1e9, gpus=1e9)
+        yield execute, Capacity(nodes=(Demand(cpus=1e9, gpus=1e9),))
         return
     from cong.graph.cluster import connected
 
@@ -189,12 +193,23 @@ def _execute_with_log(task: Assignment) -> str:
             raise
 
 
-def check_capacity(plan: Plan, resources: Resources, capacity: Demand) -> None:
-    """Raise `UserError` when a stage to run needs more than there is: it would wait for ever."""
+def check_capacity(plan: Plan, resources: Resources, capacity: Capacity) -> str | None:
+    """Raise `UserError` when a stage to run needs more than there is: it would wait for ever.
+
+    Of a cluster that grows it is only returned, as a line for the user.
+    """
     for stage in plan.todo:
-        demand = stage.demand(resources)
-        if not demand.fits(capacity):
-            raise UserError(f"{stage.title} needs {demand}, the cluster has {capacity}")
+        lack = capacity.lack(stage.demand(resources))
+        if lack is not None and not capacity.grows:
+            raise UserError(f"{stage.title} {lack}")
+        if lack is not None:
+            return f"note: {stage.title} {lack}: its autoscaler has to add nodes"
+    return None
+
+
+def room(capacity: Capacity) -> Demand:
+    """Return how much may be asked for at a time: an autoscaler adds nodes for what waits."""
+    return Demand(cpus=math.inf, gpus=math.inf) if capacity.grows else capacity.total
 
 
 def _minus(a: Demand, b: Demand) -> Demand:

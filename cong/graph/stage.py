@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cong.graph import fingerprint as fp
+from cong.graph.demand import Demand
 from cong.graph.journal import append_metrics, write_progress
-from cong.graph.resources import Demand, Resources
+from cong.graph.resources import Resources
 
 if TYPE_CHECKING:
     from cong.memory import Need

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from cong import memory
 from cong.errors import NothingLeft
-from cong.graph.resources import Demand, Resources
+from cong.graph.demand import Demand
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.memory import Need
 from cong.models import Model, architecture_of, check_model, largest, model_dir

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cong import memory
 from cong.data import PAIRS, Row, read_rows, write_rows
-from cong.graph.resources import Demand, Resources
+from cong.graph.demand import Demand
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.memory import Need
 from cong.models import Model, architecture_of, check_model, largest, model_dir

@@ -20,7 +20,7 @@ from cong.errors import UserError
 from cong.evaluation.judging.cache import AnswerCache, Body, request_key
 from cong.evaluation.judging.faults import Fault, JudgeUnusable, UnusableAnswer, fault_of
 from cong.evaluation.judging.ledger import Ledger
-from cong.graph.resources import Judging
+from cong.graph.judging import Judging
 
 KEY = "OPENAI_API_KEY"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
