@@ -1,8 +1,10 @@
 """Figure 3 (c, d): the effect of the contrastive coefficient alpha on ConG, and of beta beside it
 
-cong run experiments/alpha_sweep.py --set seeds=0,1,2
-cong run experiments/alpha_sweep.py --grid alpha=0:1:0.1 --grid beta=0.1,0.5
-cong run experiments/alpha_sweep.py --set methods=ConG-S,ConG,Base --set seeds=0,1,2
+One curve per method and beta.
+
+    cong run experiments/alpha_sweep.py --set seeds=0,1,2
+    cong run experiments/alpha_sweep.py --grid alpha=0:1:0.1 --grid beta=0.1,0.5
+    cong run experiments/alpha_sweep.py --set methods=ConG-S,ConG,Base --set seeds=0,1,2
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,9 @@
 """The effect of beta of Stage II: ConG over beta, with everything before it shared
 
-cong run experiments/beta_sweep.py --set seeds=0,1,2
-cong run experiments/beta_sweep.py --grid beta=0.05,0.1,0.2,0.5,1
+One curve per method and alpha.
+
+    cong run experiments/beta_sweep.py --set seeds=0,1,2
+    cong run experiments/beta_sweep.py --grid beta=0.05,0.1,0.2,0.5,1
 """
 
 from collections.abc import Iterator
