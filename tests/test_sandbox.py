@@ -162,6 +162,8 @@ def test_an_ordinary_user_has_the_same_sandbox():
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         shutil.copytree(source / "cong", f"{directory}/cong", ignore=shutil.ignore_patterns("__pycache__"))
+        # That interpreter has no packages: the sandbox needs none, the modules beside it do.
+        Path(directory, "cong", "evaluation", "__init__.py").write_text("")
         done = subprocess.run(
             [python, "-c", code, json.dumps(hostile_ones)],
             env={"PYTHONPATH": directory, "PYTHONDONTWRITEBYTECODE": "1"},
