@@ -274,9 +274,13 @@ def _beside_the_driver() -> dict[str, float]:
 
     No CPU: a trial only gives orders, and with two CPUs two of them would leave room for one stage.
     """
-    from ray.util import get_node_ip_address
+    import ray
 
-    return {f"node:{get_node_ip_address()}": 0.0001}
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    # Ray's own name of the node, which is not its address everywhere.
+    name = next(name for name in node["Resources"] if name.startswith("node:") and not name.endswith("head__"))
+    return {name: 0.0001}
 
 
 def _part(stages: Sequence[Stage], *, forced: frozenset[str]) -> Plan:
