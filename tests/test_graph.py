@@ -264,6 +264,17 @@ def test_curves_are_read_from_where_one_stopped_and_cut_after_a_step(tmp_path):
         file.write('{"step": 3')
     later, _ = read_metrics(path, offset=offset)
     assert [point["step"] for point in points + later] == [1, 2]
+    with path.open("a") as file:
+        file.write('{"step": 3, "lo')
+    append_metrics(path, 4, loss=0.25)
+    append_metrics(path, 5, loss=0.125)
+    assert [point["step"] for point in read_metrics(path)[0]] == [1, 2, 5]
+    _, offset = read_metrics(path)
+    truncate_metrics(path, last_step=2)
+    assert [point["step"] for point in read_metrics(path, offset=offset)[0]] == [1, 2]
+    append_metrics(path, 3, loss=0.5, learning_rate=0.0001, gradient_norm=1.0, tokens_per_second=1234.5678901234567)
+    append_metrics(path, 4, loss=0.5, learning_rate=0.0001, gradient_norm=1.0, tokens_per_second=1234.5678901234567)
+    assert [point["step"] for point in read_metrics(path, offset=offset)[0]] == [1, 2, 3, 4]
     truncate_metrics(path, last_step=1)
     assert [point["step"] for point in read_metrics(path)[0]] == [1]
 

@@ -22,14 +22,24 @@ def append_metrics(path: Path, step: int, **metrics: float) -> None:
 
 
 def read_metrics(path: Path, *, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Return the points after byte `offset`, and the offset to go on from; a half-written line is left for later."""
+    """Return the points after byte `offset`, and the offset to go on from; a half-written line is left for later.
+
+    A file that was rewritten since, because its stage went on from a checkpoint, is read from its beginning.
+    """
     if not path.exists():
-        return [], offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
+        return [], 0
+    data = path.read_bytes()
+    start = offset if data[:offset].endswith(b"\n") and len(data) >= offset else 0
     end = data.rfind(b"\n") + 1
-    return [json.loads(line) for line in data[:end].splitlines()], offset + end
+    found = [_point(line) for line in data[start:end].splitlines()]
+    return [point for point in found if point is not None], max(start, end)
+
+
+def _point(line: bytes) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None  # A killed process leaves half a line, and the next one's first line is appended to it.
 
 
 def truncate_metrics(path: Path, *, last_step: int) -> None:
