@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.errors import NothingLeft, UserError
-from cong.experiment import Cell, Experiment, collect, guarded, load
+from cong.experiment import Cell, Experiment, Results, collect, guarded, load
 from cong.graph.demand import Capacity
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
@@ -173,21 +173,25 @@ def report(job: Job) -> Any:
         raise UserError(
             f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
         )
+    from cong.report.browser import browse
+
     results = collect(job.cells, job.store)
-    return write_page(job, job.name, job.experiment.report(results), job.plan.stages)
+    blocks = [*job.experiment.report(results), browse(results)]
+    return write_page(job, job.name, [block for block in blocks if block], job.plan.stages, results)
 
 
-def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage]) -> Any:
-    """Write a page of the store's reports, with what its stages cost."""
+def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage], results: Results) -> Any:
+    """Write a page of the store's reports, with what its stages and the methods of its results cost."""
     from cong.report import write_report
-    from cong.report.costs import costs
+    from cong.report.costpage import as_csv, cost_blocks
 
     return write_report(
         job.store.root / "reports" / name,
         name=name,
         title=job.experiment.title,
         description=job.experiment.description,
-        blocks=[*blocks, costs(stages, job.store)],
+        blocks=[*blocks, *cost_blocks(stages, job.store, results)],
+        attachments={f"{name}-costs.csv": as_csv(stages, job.store)},
     )
 
 
