@@ -28,6 +28,8 @@ from cong.graph.store import Store
 from cong.scales import Scale
 
 Value = str | int | float
+PREFIX = "cong_experiment_"
+"""What the names of the modules of loaded experiment files begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def load(path: Path) -> Experiment:
     """Import an experiment file; raise `UserError` when it is missing or raises."""
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}")
-    spec = importlib.util.spec_from_file_location(f"cong_experiment_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{PREFIX}{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

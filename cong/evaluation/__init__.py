@@ -3,7 +3,7 @@
 from cong.evaluation.arena_table import ARENA_HARD_TABLE, ArenaHardTable
 from cong.evaluation.compare import COMPARISONS, Compare, ResponseFile
 from cong.evaluation.evaluate import EVALUATION, Evaluate, bootstrap
-from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, ExactComparison
+from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, ExactComparison, NoisyComparison
 
 __all__ = [
     "ARENA_HARD_TABLE",
@@ -15,6 +15,7 @@ __all__ = [
     "Compare",
     "Evaluate",
     "ExactComparison",
+    "NoisyComparison",
     "ResponseFile",
     "bootstrap",
 ]
