@@ -133,9 +133,11 @@ def _resume(job: Job, trainer: Any) -> Path | None:
 
 def _write_result(job: Job, trainer: Any, dataset: Any, *, first_step: int, seconds: float) -> None:
     losses = [point["loss"] for point in trainer.state.log_history if "loss" in point]
-    tokens = sum(dataset["tokens"][first_step * job.schedule.global_batch_size :])
+    counts = dataset["tokens"][:]
+    tokens = sum(counts[first_step * job.schedule.global_batch_size :])
     result = {
         **job.counts,
+        "tokens": sum(counts),
         "train_loss": losses[-1],
         "steps": trainer.state.global_step,
         "resumed_at_step": first_step,

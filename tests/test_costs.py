@@ -1,0 +1,87 @@
+"""What methods and runs cost, on a real graph whose records say what every stage took."""
+
+from collections.abc import Iterable
+
+import pytest
+import small
+
+from cong.experiment import Cell, Results, collect
+from cong.graph.stage import Stage, topological
+from cong.graph.store import Store
+from cong.report.costs import Cost, evaluated_model, method_costs, unit_of
+from cong.synthetic.stages import Pretrain
+
+SECONDS = {"SFT": 100.0, "DPO": 200.0, "ReferenceLogprobs": 10.0, "Generate": 20.0, "ContrastiveGenerate": 30.0}
+"""What every other stage took: 1 s."""
+
+
+def publish(store: Store, cells: Iterable[Cell], *, gpus: int) -> Results:
+    """Finish all stages of the cells without running them: each held `gpus` GPUs and two CPUs."""
+    found = list(cells)
+    for stage in topological([cell.stage for cell in found]):
+        store.directory(stage).mkdir(parents=True)
+        store.publish(stage, record(stage, gpus=gpus))
+    return collect(found, store)
+
+
+def record(stage: Stage, *, gpus: int) -> dict:
+    seconds = SECONDS.get(stage.name, 1.0)
+    results: dict = {"tokens": 7.5}
+    if stage.name in SECONDS:
+        results = {"tokens": 1000, "tokens_per_second": 1000 / seconds}
+    elif stage.name == "Score":
+        results = {"cost": 0.25, "input_tokens": 30, "output_tokens": 3}
+    return {
+        "seconds": seconds,
+        "gpu_seconds": seconds * gpus,
+        "cpu_seconds_reserved": 2 * seconds,
+        "results": results,
+    }
+
+
+def test_a_method_costs_what_its_trainings_and_their_data_took(store):
+    costs = {cost.method: cost for cost in method_costs(publish(store, small.cells(None), gpus=4))}
+    assert list(costs) == ["Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG"]
+    # Stage I alone, and with it Stage II and the log-probabilities of its reference.
+    assert [cost.seconds for cost in costs["ConG-S"].training] == [100.0]
+    assert [cost.seconds for cost in costs["ConG"].training] == [310.0]
+    # Candidates (20), their scores and pairs (1 each), reference (10) and DPO (200) align the weak model; one more
+    # second are the prompts.
+    alignment = 20 + 1 + 1 + 10 + 200
+    assert costs["ConG-S"].needed[0].seconds == 1 + alignment + 30 + 100
+    assert costs["Weak SFT (post)"].needed[0].seconds == 1 + alignment + 20 + 100
+    assert costs["ConG"].needed[0].seconds == 1 + alignment + 30 + 100 + (20 + 1 + 10 + 200)
+    assert costs["ConG"].needed[0].gpu_seconds == 4 * costs["ConG"].needed[0].seconds
+    assert costs["ConG"].needed[0].tokens == 8 * 1000
+
+
+def test_what_methods_share_is_no_methods_own(store):
+    costs = {cost.method: cost for cost in method_costs(publish(store, small.cells(None), gpus=4))}
+    assert costs["Weak SFT (pre)"].own[0].seconds == 20 + 100
+    assert costs["ConG"].own[0].seconds == 20 + 1 + 10 + 200
+    assert costs["ConG-S"].own == (Cost(),)
+
+
+def test_a_method_without_training_costs_nothing_and_the_starting_model_is_given(store):
+    results = publish(store, small.cells(None), gpus=0)
+    base = method_costs(results)[0]
+    assert isinstance(evaluated_model(results[0].cell.stage), Pretrain)
+    assert (base.training, base.needed, base.own) == ((Cost(),), (Cost(),), (Cost(),))
+
+
+def test_every_seed_counts_for_itself_and_every_model_once(store):
+    one, other = small.cells(None), small.cells(None, prompts=32)
+    again = [Cell(stage=cell.stage, axes={**cell.axes, "decoding": "again"}) for cell in one]
+    costs = method_costs(publish(store, [*one, *other, *again], gpus=4))
+    assert [len(cost.training) for cost in costs] == [1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("gpus", "unit", "hours"), [(4, "GPU", 4 * 310 / 3600), (0, "CPU", 2 * 310 / 3600)])
+def test_hours_are_those_of_gpus_and_without_any_those_of_cpus(store, gpus, unit, hours):
+    training = method_costs(publish(store, small.cells(None), gpus=gpus))[-1].training
+    assert unit_of(training) == unit
+    assert training[0].hours(unit) == pytest.approx(hours)
+
+
+def test_no_results_cost_nothing():
+    assert method_costs([]) == []
