@@ -15,7 +15,6 @@ from pathlib import Path
 from cong.experiment import Results
 from cong.report.statistics import Estimate, difference, spearman
 
-
 BENCHMARKS = ("LC", "WR", "SC", "WR (AH)", "Avg.")
 """The columns of most tables: AlpacaEval 2 and Arena-Hard, and their mean."""
 QUOTED = "quoted"

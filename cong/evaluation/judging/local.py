@@ -50,8 +50,8 @@ class ExactComparison:
 class NoisyComparison:
     """Compares by the exact reward with an error, and a preference for longer responses.
 
-    Every response's reward is seen with a normal error of `noise`, and `per_word` for each of its words on top. The error
-    depends on seed, prompt and response alone: asked again the judge says the same, and two seeds are two judges.
+    Every response's reward is seen with a normal error of `noise`, and `per_word` for each of its words on top. The
+    error depends on seed, prompt and response alone: asked again the judge says the same, and two seeds are two judges.
     """
 
     world: World

@@ -3,8 +3,8 @@
     Ratings(sample=sample, files=(LocalFile(path="ratings-ann.csv"), LocalFile(path="ratings-bob.csv")))
 
 A file is the CSV that the page downloads, or the sample's own table filled in: columns sample, item, rater and rating
-(A, tie or B; empty where there is none); `SimulatedRaters` can stand in its place. The summary holds `kappa` of raters and
-judge, all raters taken together.
+(A, tie or B; empty where there is none); `SimulatedRaters` can stand in its place. The summary holds `kappa` of raters
+and judge, all raters taken together.
 """
 
 import csv

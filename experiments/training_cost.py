@@ -1,0 +1,92 @@
+"""Table 5: what the methods cost
+
+Hours of the trainings that lead from the strong model to a method's model, as in the paper, and of all that the
+model needs: its data and the weak model's alignment too. GPU-hours, or hours of CPU cores where there was no GPU.
+
+    cong run experiments/training_cost.py --set seeds=0,1,2
+    cong run experiments/training_cost.py --scale paper --profile l40x4
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cong import methods, tables
+from cong.experiment import Cell, Results
+from cong.report import Block, Table, Text
+from cong.report.costs import method_costs, unit_of
+from cong.report.published import Published, load_published
+from cong.report.statistics import over_seeds, select, spearman, values_of
+
+PAPER = Path(__file__).with_name("paper.toml")
+METHODS = ("Weak SFT (pre)", "Weak SFT (post)", "WSPO", "ConG-S", "ConG")
+
+
+def cells(
+    scale,
+    *,
+    families: tuple[str, ...] = ("qwen", "llama"),
+    seeds: tuple[int, ...] = (0,),
+    alpha: float | None = None,
+    beta: float = 0.5,
+    weak: str | None = None,
+    strong: str | None = None,
+) -> list[Cell]:
+    found = []
+    for family in families:
+        for seed in seeds:
+            t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
+            contrast = scale.alpha[family] if alpha is None else alpha
+            models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
+            axes = {"family": family, "seed": seed, "alpha": contrast, "beta": beta}
+            found += [Cell(stage=methods.evaluate(t, models[name]), axes={"method": name, **axes}) for name in METHODS]
+    return found
+
+
+def report(results: Results) -> Iterator[Block]:
+    published = load_published(PAPER)
+    for family in values_of(results, "family"):
+        yield from _family(family, select(results, family=family), published.get(("cost", family)))
+
+
+def _family(family: str, results: Results, published: Published | None) -> Iterator[Block]:
+    costs = method_costs(results)
+    unit = unit_of(entry for cost in costs for entry in cost.needed)
+    training = {cost.method: [entry.hours(unit) for entry in cost.training] for cost in costs}
+    least = _mean(training["Weak SFT (pre)"])
+    theirs = {name: published.value(name, "GPU-hours") for name in METHODS} if published else {}
+    rows = [
+        (
+            cost.method,
+            _hours(training[cost.method]),
+            _hours([entry.hours(unit) for entry in cost.needed]),
+            f"{_mean(training[cost.method]) / least:.2f}" if least else "",
+            *(_printed(theirs, cost.method) if theirs else ()),
+        )
+        for cost in costs
+    ]
+    printed = ("paper: GPU-hours", "paper: times Weak SFT (pre)") if theirs else ()
+    yield Table(
+        title=family,
+        columns=("method", f"{unit}-hours, training", f"{unit}-hours, all", "times Weak SFT (pre)", *printed),
+        rows=rows,
+        caption="Mean, and 95 % interval over seeds where there are several; the hours that the stages held, whatever "
+        "else the machine did." + (f" The paper: {published.source}, on 4 x L40." if published else ""),
+    )
+    if theirs:
+        rho = spearman([_mean(training[name]) for name in METHODS], [theirs[name] for name in METHODS])
+        yield Text(text=f"{family}: Spearman correlation of the methods' training hours with the paper's: {rho:.2f}.")
+
+
+def _printed(theirs: dict[str, float], method: str) -> tuple[str, str]:
+    return f"{theirs[method]:.2f}", f"{theirs[method] / theirs['Weak SFT (pre)']:.2f}"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _hours(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.4f}"
+    found = over_seeds(values)
+    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
