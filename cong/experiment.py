@@ -108,6 +108,11 @@ class Experiment:
         """Return the grid that the file itself asks for."""
         return tuple(getattr(self.module, "GRID", ()))
 
+    def pages(self, results: Results) -> list[Any]:
+        """Return the further pages of the report, for files that have a function `pages`."""
+        make = getattr(self.module, "pages", None)
+        return guarded(self.path, lambda: list(make(results))) if make else []
+
     def report(self, results: Results) -> list[Any]:
         """Return the blocks of the report; raise `UserError` for whatever the file does wrong."""
         make = getattr(self.module, "report", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.errors import NothingLeft, UserError
-from cong.experiment import PREFIX, Cell, Experiment, collect, guarded, load
+from cong.experiment import PREFIX, Cell, Experiment, Results, collect, guarded, load
 from cong.graph.demand import Capacity
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
@@ -154,7 +154,21 @@ def report(job: Job) -> Any:
             f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
         )
     results = collect(job.cells, job.store)
-    return write_page(job, job.name, job.experiment.report(results), job.plan.stages)
+    written = write_page(job, job.name, job.experiment.report(results), job.plan.stages)
+    return replace(written, files=(*written.files, *_write_further(job, written.page.parent, results)))
+
+
+def _write_further(job: Job, directory: Path, results: Results) -> list[Path]:
+    """Write the further pages of an experiment that has any, beside the first."""
+    from cong.report import write_report
+
+    files: list[Path] = []
+    for page in job.experiment.pages(results):
+        report = write_report(
+            directory, name=page.name, title=page.title, description=page.description, blocks=page.blocks
+        )
+        files += (report.page, report.page.with_suffix(".md"))
+    return files
 
 
 def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage]) -> Any:

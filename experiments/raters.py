@@ -77,8 +77,8 @@ def report(results: Results) -> Iterator[Block]:
     if simulated:
         yield Text(
             title="These raters are simulated",
-            text="Programs that see the exact reward with an error rated the sample. That shows that the way of a rating "
-            "works, from the blinded sample to the agreement; it says nothing about people.",
+            text="Programs that see the exact reward with an error rated the sample. That shows that the way of a "
+            "rating works, from the blinded sample to the agreement; it says nothing about people.",
             warning=True,
         )
     yield from _pages(results, rated)
