@@ -23,6 +23,7 @@ from typing import Any
 
 from cong.data import Row, read_rows
 from cong.errors import UserError
+from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.scales import Scale
@@ -107,6 +108,11 @@ class Experiment:
     def grid(self) -> tuple[str, ...]:
         """Return the grid that the file itself asks for."""
         return tuple(getattr(self.module, "GRID", ()))
+
+    def remarks(self, cells: list[Cell], resources: Resources) -> list[str]:
+        """Return what the file has to say about its plan, for files that have a function `remarks`."""
+        make = getattr(self.module, "remarks", None)
+        return guarded(self.path, lambda: list(make(cells, resources))) if make else []
 
     def pages(self, results: Results) -> list[Any]:
         """Return the further pages of the report, for files that have a function `pages`."""

@@ -43,9 +43,14 @@ class Part:
         cells = grid_cells(self.experiment, scale, dict(self.settings), grid)
         return [dataclasses.replace(cell, axes={PART: self.name, **cell.axes}) for cell in cells]
 
+    def own(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Return the part's share of the cells, on the axes of its file."""
+        return [_without_part(cell) for cell in cells if cell.axes.get(PART) == self.name]
+
     def results(self, results: Results) -> Results:
         """Return the part's share of the results, on the axes of its file."""
-        return [_without_part(result) for result in results if result.axes.get(PART) == self.name]
+        mine = [result for result in results if result.axes.get(PART) == self.name]
+        return [dataclasses.replace(result, cell=_without_part(result.cell)) for result in mine]
 
     def report(self, results: Results) -> list[Any]:
         """Return the blocks of the file's own report."""
@@ -68,9 +73,8 @@ def page(part: Part, blocks: Sequence[Any]) -> Page:
     return Page(name=part.name, title=experiment.title, description=experiment.description, blocks=blocks)
 
 
-def _without_part(result: Any) -> Any:
-    axes = {name: value for name, value in result.axes.items() if name != PART}
-    return dataclasses.replace(result, cell=dataclasses.replace(result.cell, axes=axes))
+def _without_part(cell: Cell) -> Cell:
+    return dataclasses.replace(cell, axes={name: value for name, value in cell.axes.items() if name != PART})
 
 
 @functools.lru_cache(maxsize=64)

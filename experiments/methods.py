@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cong import methods, tables
 from cong.experiment import Cell, Results
+from cong.models import Model
 from cong.report import Block, Table
 from cong.report.published import load_published
 from cong.report.statistics import estimate, select, values_of
@@ -26,6 +27,8 @@ SETTINGS = {
     "one model": ("Base", "DPO", "ORPO", "SimPO", "ConG-S (self)", "ConG (self)"),
 }
 PAPER = Path(__file__).with_name("paper.toml")
+Row = tuple[dict, Model]
+"""What distinguishes a row, and its model."""
 
 
 def cells(
@@ -55,15 +58,15 @@ def cells(
     return found
 
 
-def _judged(t: methods.Transition, rows: list[tuple[dict, object]], axes: dict, setting: str) -> list[Cell]:
+def _judged(t: methods.Transition, rows: list[Row], axes: dict, setting: str) -> list[Cell]:
     """Return the cells of a setting: rewards of held-out responses, and the benchmarks of pairs."""
     named = [({**own, "setting": setting, **axes}, model) for own, model in rows]
     cells = [Cell(stage=methods.evaluate(t, model), axes=own) for own, model in named]
     return cells + tables.contest_cells(t, rows=named, contests=t.scale.contests(t.seed))
 
 
-def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[tuple[dict, object]]:
-    rows: list[tuple[dict, object]] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
+def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[Row]:
+    rows: list[Row] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
     for weight in searched["weight"]:
         rows.append((_given("ORPO", orpo_weight=weight), methods.orpo(t, weight=weight)))
     for b, gamma in itertools.product(searched["beta"], searched["gamma"]):

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cong.experiment import Cell, Results
+from cong.graph.resources import Resources
 from cong.parts import PART, Page, Part, page
 from cong.report import Block, Text
 from cong.report.observations import Claim, Observation, observation_blocks
@@ -57,6 +58,12 @@ def cells(scale, *, seeds: tuple[int, ...] = (0, 1, 2), only: tuple[str, ...] = 
 def _part(name: str, settings: dict | None = None) -> Part:
     stem, _, label = name.partition("-")
     return Part(path=HERE / f"{stem}.py", settings=settings or {}, label=label)
+
+
+def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
+    """Yield what the experiment of table 5 says of its share of a plan."""
+    costs = _part("training_cost")
+    yield from costs.experiment.remarks(costs.own(cells), resources)
 
 
 def report(results: Results) -> Iterator[Block]:

@@ -67,8 +67,9 @@ def _table(family: str, found: Results) -> Table:
         (way, str(estimate(one, "reward")), str(estimate(one, "implicit_reward")), _correlation([one]))
         for way, one in ways.items()
     ]
-    gaps = (str(difference(*ways.values(), name)) for name in ("reward", "implicit_reward"))
-    rows.append(("difference, paired by prompt", *gaps, ""))
+    contrastive, plain = ways.values()
+    explicit, implicit = (str(difference(contrastive, plain, name)) for name in ("reward", "implicit_reward"))
+    rows.append(("difference, paired by prompt", explicit, implicit, ""))
     rows.append(("both together", "", "", _correlation(list(ways.values()))))
     return Table(
         title=f"{family}: rewards, and their rank correlation",

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from cong import methods, tables
 from cong.experiment import Cell, Results
+from cong.graph.resources import Resources
 from cong.report import Block, Table, Text
-from cong.report.costs import method_costs, unit_of
+from cong.report.costs import method_costs, trainings_of, unit_of
 from cong.report.published import Published, load_published
 from cong.report.statistics import over_seeds, select, spearman, values_of
+from cong.workload import reckon
 
 PAPER = Path(__file__).with_name("paper.toml")
 METHODS = ("Weak SFT (pre)", "Weak SFT (post)", "WSPO", "ConG-S", "ConG")
@@ -40,6 +42,17 @@ def cells(
             axes = {"family": family, "seed": seed, "alpha": contrast, "beta": beta}
             found += [Cell(stage=methods.evaluate(t, models[name]), axes={"method": name, **axes}) for name in METHODS]
     return found
+
+
+def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
+    """Yield what a plan is told beside its own numbers: the paper's table 5 beside what is reckoned for the same."""
+    for family in dict.fromkeys(str(cell.axes["family"]) for cell in cells):
+        published = load_published(PAPER).get(("cost", family))
+        first = {cell.axes["method"]: cell for cell in reversed(cells) if cell.axes["family"] == family}
+        hours = {name: reckon(trainings_of(cell.stage), resources).gpu_hours for name, cell in first.items()}
+        if published and any(hours.values()):
+            told = (f"{name} {hours[name]:.1f} ({published.cell(name, 'GPU-hours')})" for name in METHODS)
+            yield f"GPU-hours of training, reckoned (and in the paper, {published.source}): {', '.join(told)}"
 
 
 def report(results: Results) -> Iterator[Block]:
