@@ -144,7 +144,7 @@ def assumptions(resources: Resources) -> str:
     source = f"profile {resources.name}" if resources.gpu_tflops else f"an L40, for profile {resources.name} names none"
     return (
         f"{hardware} ({source}); {100 * ARITHMETIC_SHARE:g} % of the one reached in training and scoring, "
-        f"{100 * BANDWIDTH_SHARE:g} % of the other in decoding; {PROMPT_TOKENS} tokens per prompt, {RESPONSE_TOKENS} per "
+        f"{100 * BANDWIDTH_SHARE:g} % of the other in decoding; {PROMPT_TOKENS} tokens per prompt, {RESPONSE_TOKENS} a "
         f"response; training {TRAINING} and scoring {FORWARD} operations per parameter and token; weights saved in "
         "bfloat16; waiting, loading and the stages on CPUs are left out"
     )
