@@ -153,35 +153,42 @@ def report(job: Job) -> Any:
         raise UserError(
             f"{len(missing)} of {len(job.cells)} cells are not finished, the first is {missing[0]}: run first"
         )
+    from cong.report.browser import browse
+
     results = collect(job.cells, job.store)
-    written = write_page(job, job.name, job.experiment.report(results), job.plan.stages)
-    return replace(written, files=(*written.files, *_write_further(job, written.page.parent, results)))
+    pages = job.experiment.pages(results)
+    # Where the parts of an experiment have pages, it is there that their responses are looked at.
+    last = None if pages else browse(results)
+    blocks = [block for block in (*job.experiment.report(results), last) if block]
+    written = write_page(job, job.name, blocks, job.plan.stages, results)
+    return replace(written, files=(*written.files, *_write_further(written.page.parent, pages)))
 
 
-def _write_further(job: Job, directory: Path, results: Results) -> list[Path]:
+def _write_further(directory: Path, pages: list[Any]) -> list[Path]:
     """Write the further pages of an experiment that has any, beside the first."""
     from cong.report import write_report
+    from cong.report.browser import browse
 
     files: list[Path] = []
-    for page in job.experiment.pages(results):
-        report = write_report(
-            directory, name=page.name, title=page.title, description=page.description, blocks=page.blocks
-        )
-        files += (report.page, report.page.with_suffix(".md"))
+    for page in pages:
+        blocks = [block for block in (*page.blocks, browse(page.results)) if block]
+        written = write_report(directory, name=page.name, title=page.title, description=page.description, blocks=blocks)
+        files += (written.page, written.page.with_suffix(".md"))
     return files
 
 
-def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage]) -> Any:
-    """Write a page of the store's reports, with what its stages cost."""
+def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage], results: Results) -> Any:
+    """Write a page of the store's reports, with what its stages and the methods of its results cost."""
     from cong.report import write_report
-    from cong.report.costs import costs
+    from cong.report.costpage import as_csv, cost_blocks
 
     return write_report(
         job.store.root / "reports" / name,
         name=name,
         title=job.experiment.title,
         description=job.experiment.description,
-        blocks=[*blocks, costs(stages, job.store)],
+        blocks=[*blocks, *cost_blocks(stages, job.store, results)],
+        attachments={f"{name}-costs.csv": as_csv(stages, job.store)},
     )
 
 

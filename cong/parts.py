@@ -65,12 +65,20 @@ class Page:
     title: str
     description: str
     blocks: Sequence[Any]
+    results: Results
+    """Whose responses can be looked at on the page."""
 
 
-def page(part: Part, blocks: Sequence[Any]) -> Page:
-    """Return the page of a part."""
+def page(part: Part, results: Results) -> Page:
+    """Return the page of a part, with its share of the results."""
     experiment = part.experiment
-    return Page(name=part.name, title=experiment.title, description=experiment.description, blocks=blocks)
+    return Page(
+        name=part.name,
+        title=experiment.title,
+        description=experiment.description,
+        blocks=part.report(results),
+        results=part.results(results),
+    )
 
 
 def _without_part(cell: Cell) -> Cell:

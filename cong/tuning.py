@@ -121,13 +121,15 @@ def _tracked(job: Job, search: Search, capacity: Capacity) -> Path:
         found = finished.found()
         if not found:
             raise StageFailed(failures)
-        written = write_page(job, name, list(_blocks(search, found, failed=len(failures))), _stages(found))
+        results = collect([cell for one in found for cell in one.cells], job.store)
+        blocks = list(_blocks(search, found, failed=len(failures)))
+        written = write_page(job, name, blocks, _stages(found), results)
     except BaseException:
         tracker.close(None)
         raise
     finally:
         terminal.close()
-    tracker.close(collect([cell for one in found for cell in one.cells], job.store), written.files)
+    tracker.close(results, written.files)
     print(f"best {search.measure}: {found[0].value:.4g} at {_text(found[0].point)}, of {len(found)} points")
     return written.page
 

@@ -77,8 +77,7 @@ def report(results: Results) -> Iterator[Block]:
 def pages(results: Results) -> Iterator[Page]:
     """Return a page per part."""
     for name in values_of(results, PART):
-        part = _part(name)
-        yield page(part, part.report(results))
+        yield page(_part(name), results)
 
 
 def observations(results: Results) -> Iterator[Observation]:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from cong.launch import Job
 
 SECRET = "do-not-write-me-down"
 SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -62,3 +65,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Job:
         )
         launch.run(job)
     return job
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium: `CONG_BROWSER`, or one on the path."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = os.environ.get("CONG_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("there is no Chromium: none on the path, and CONG_BROWSER names none")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--no-zygote", "--disable-gpu"])
+        yield opened
+        opened.close()

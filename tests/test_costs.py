@@ -1,5 +1,7 @@
 """What methods and runs cost, on a real graph whose records say what every stage took."""
 
+import csv
+import io
 from collections.abc import Iterable
 
 import pytest
@@ -8,6 +10,8 @@ import small
 from cong.experiment import Cell, Results, collect
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
+from cong.report.blocks import Table
+from cong.report.costpage import as_csv, cost_blocks
 from cong.report.costs import Cost, evaluated_model, method_costs, unit_of
 from cong.synthetic.stages import Pretrain
 
@@ -32,6 +36,9 @@ def record(stage: Stage, *, gpus: int) -> dict:
     elif stage.name == "Score":
         results = {"cost": 0.25, "input_tokens": 30, "output_tokens": 3}
     return {
+        "stage": stage.name,
+        "label": stage.label(),
+        "fingerprint": stage.fingerprint,
         "seconds": seconds,
         "gpu_seconds": seconds * gpus,
         "cpu_seconds_reserved": 2 * seconds,
@@ -85,3 +92,82 @@ def test_hours_are_those_of_gpus_and_without_any_those_of_cpus(store, gpus, unit
 
 def test_no_results_cost_nothing():
     assert method_costs([]) == []
+
+
+def tables(store: Store, cells: list[Cell], *, gpus: int) -> dict[str, Table]:
+    """Return the cost tables of a report by title."""
+    results = publish(store, cells, gpus=gpus)
+    return {table.title: table for table in cost_blocks(topological([cell.stage for cell in cells]), store, results)}
+
+
+def row(table: Table, name: str) -> dict[str, str]:
+    """Return the row of a name, by column."""
+    found = next(cells for cells in table.rows if cells[0] == name)
+    return dict(zip(table.columns, found, strict=True))
+
+
+def test_the_methods_are_listed_as_in_the_papers_table_5(store):
+    seeds = [*small.cells(None), *small.cells(None, prompts=32)]
+    table = tables(store, seeds, gpus=4)["What each method cost, in GPU-hours"]
+    hours = 4 * 310 / 3600
+    assert row(table, "ConG") == {
+        "method": "ConG",
+        "its training": f"{hours:.3f} ± 0.000",
+        "all that it needs": f"{4 * 594 / 3600:.3f} ± 0.000",
+        "needed by no other method": f"{4 * 231 / 3600:.3f} ± 0.000",
+        "models": "2",
+    }
+    assert row(table, "Base")["its training"] == "0"
+    assert "times the GPUs" in table.caption
+
+
+def test_every_kind_of_stage_has_its_hours_its_tokens_and_its_judges_bill(store):
+    found = tables(store, small.cells(None), gpus=4)
+    kinds = found["What was run"]
+    assert row(kinds, "DPO") == {
+        "stage": "DPO",
+        "count": "2",
+        "GPU-hours": f"{4 * 400 / 3600:.3g}",
+        "seconds in all": "400.0",
+        "longest": "200.0",
+        "tokens": "2,000",
+        "tokens per second": "5",
+        "judge tokens": "",
+        "judge US$": "",
+    }
+    scores = row(kinds, "Score")
+    assert (scores["judge tokens"], scores["judge US$"]) == (
+        str(33 * int(scores["count"])),
+        f"{0.25 * int(scores['count']):.2f}",
+    )
+    # An evaluation's `tokens` are the mean length of its responses.
+    assert row(kinds, "Evaluate")["tokens"] == ""
+    assert f"Judges: {scores['judge tokens']} tokens, {scores['judge US$']}." in kinds.caption
+    every = found["Every stage"]
+    assert every.folded
+    assert every.rows[0][0].startswith("DPO (beta=")
+    assert len(every.rows) == sum(int(cells[1]) for cells in kinds.rows)
+
+
+def test_without_judges_and_gpus_the_page_says_so(store):
+    cells = small.cells(None, weak=True)
+    kinds = tables(store, [Cell(stage=cells[0].stage.data.scored.responses, axes={})], gpus=0)["What was run"]  # pyright: ignore
+    assert kinds.columns[2] == "CPU-hours"
+    assert "judge tokens" not in kinds.columns
+    assert "No GPU took part" in kinds.caption
+
+
+def test_an_unknown_price_is_no_price(store):
+    assert (Cost(dollars=None) + Cost(dollars=None)).dollars is None
+    assert (Cost(dollars=0.5) + Cost(dollars=None) + Cost(dollars=0.25)).dollars == 0.75
+
+
+def test_the_csv_holds_every_finished_stage(store):
+    cells = small.cells(None)
+    publish(store, cells[:2], gpus=4)
+    stages = topological([cell.stage for cell in cells])
+    rows = list(csv.DictReader(io.StringIO(as_csv(stages, store))))
+    assert [one["fingerprint"] for one in rows] == [one.fingerprint for one in stages if store.is_complete(one)]
+    assert {(one["seconds"], one["gpu_seconds"], one["tokens"]) for one in rows if one["stage"] == "SFT"} == {
+        ("100.0", "400.0", "1000")
+    }

@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import os
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -36,7 +34,6 @@ from cong.synthetic.world import CLOSING, GOOD_OPENER, PART_MARK, World, make_pr
 WORLD = World(categories=3, attributes=3)
 METHODS = ("ConG", "ConG-S", "Weak SFT (pre)")
 PROMPTS = 30
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def best_response(prompt: str) -> str:
@@ -190,19 +187,6 @@ def test_an_item_of_no_sample_fails(sample, drawn, store, tmp_path):
     stage = Ratings(sample=sample, files=(ratings_file(tmp_path / "r.csv", sample, "ann", {"0": "A"}),))
     with pytest.raises(StageFailed, match="the sample has no item '0'"):
         toy.run(store, stage)
-
-
-@pytest.fixture
-def browser():
-    """A headless Chromium: `CONG_BROWSER`, or one on the path."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = os.environ.get("CONG_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("there is no Chromium: none on the path, and CONG_BROWSER names none")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--no-zygote", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 def test_a_rater_fills_the_page_in_a_browser(sample, drawn, store, tmp_path, browser):

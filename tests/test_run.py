@@ -1,5 +1,6 @@
 """A whole run of the small experiment: cells, tracking, report, evaluation."""
 
+import csv
 import json
 import math
 import re
@@ -156,6 +157,20 @@ def test_a_report_is_one_file_that_needs_nothing_else(tmp_path):
     assert {path.name for path in written.files} == {"page.html", "page.md", "curve.png", "curve.svg"}
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "| B | **2** |" in (tmp_path / "page.md").read_text()
+
+
+def test_every_report_ends_with_the_responses_and_what_they_cost(small_run):
+    directory = small_run.store.root / "reports" / small_run.name
+    markdown = (directory / f"{small_run.name}.md").read_text()
+    titles = re.findall("^## (.*)$", markdown, re.MULTILINE)
+    assert titles[-4:] == ["Responses", "What each method cost, in CPU-hours", "What was run", "Every stage"]
+    assert "All 8 prompts are on this page." in markdown
+    assert {f"| {name} |" in markdown for name in METHODS} == {True}
+    rows = list(csv.DictReader((directory / f"{small_run.name}-costs.csv").open()))
+    assert [row["fingerprint"] for row in rows] == [stage.fingerprint for stage in small_run.plan.stages]
+    trained = [int(row["tokens"]) for row in rows if row["stage"] in ("SFT", "DPO")]
+    assert len(trained) > 3
+    assert min(trained) > 0
 
 
 def test_the_interval_over_seeds_is_students(small_run):

@@ -61,6 +61,7 @@ def test_after_kill_9_the_rerun_gives_the_same_losses_and_the_same_model(tmp_pat
     killed = train_until(stage, tmp_path / "killed", step=8)
     run(stage, tmp_path / "killed")
     assert 1 <= summary(killed)["resumed_at_step"] < 30
+    assert summary(killed)["tokens"] == summary(undisturbed)["tokens"] > 0
     assert losses(killed) == losses(undisturbed)
     mine, other = weights(killed), weights(undisturbed)
     assert all(torch.equal(mine[name], other[name]) for name in other)

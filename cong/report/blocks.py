@@ -1,8 +1,11 @@
 """What a report consists of."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+Place = int | tuple[int, ...] | None
+"""A row, several equally good ones, or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +19,20 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells of text. The first column names the rows; `best` gives, per column, the row to print bold."""
+    """Cells of text; the first column names the rows. `ranked_table` fills in `best`, `second` and `paper`."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
-    best: Sequence[int | None] = ()
+    best: Sequence[Place] = ()
+    """Per column, the row to print bold."""
+    second: Sequence[Place] = ()
+    """Per column, the row to underline."""
+    paper: Sequence[Sequence[str]] = ()
+    """Per cell, the number that the paper has there, or an empty text: rows of the same shape."""
+    folded: bool = False
+    """Whether it is shown only on demand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,4 +57,33 @@ class Responses:
     caption: str = ""
 
 
-Block = Text | Table | Figure | Responses
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Who gave some of a browser's answers: a model, under settings such as a seed that the reader chooses among."""
+
+    model: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    measure: str = "reward"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A prompt, with response and reward by the number of their source."""
+
+    text: str
+    answers: Mapping[int, tuple[str, float | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Browser:
+    """Responses that the reader filters, sorts by largest win and loss, and turns over; the page holds them all."""
+
+    title: str
+    sources: Sequence[Source]
+    prompts: Sequence[Prompt]
+    caption: str = ""
+    examples: int = 3
+    """So many prompts are shown where no script runs, and in Markdown."""
+
+
+Block = Text | Table | Figure | Responses | Browser

@@ -1,13 +1,11 @@
-"""What a run cost: of every stage its hours, tokens and judge's bill, and of every method what it needs.
+"""What stages and methods cost: hours, tokens and judges' bills, by the records of the store.
 
     method_costs(results)                 # table 5: per method, what its training and its data took
-    costs(plan.stages, store)             # the blocks that end every report
 
 Hours are reserved ones: a stage's seconds times the GPUs, or where none took part the CPU cores, that it held.
 """
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 from cong.experiment import Results
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
-from cong.report.blocks import Table
 from cong.synthetic.stages import BuildTokenizer, Pretrain
 from cong.training.finetune import Finetune
 from cong.training.reference import FrozenPass
@@ -43,7 +40,7 @@ class Cost:
     @classmethod
     def of(cls, stages: Iterable[Stage], store: Store) -> "Cost":
         """Add up the records of those stages that are finished."""
-        return sum((_cost(store.record(stage)) for stage in stages if store.is_complete(stage)), cls())
+        return sum((cost_of(store.record(stage)) for stage in stages if store.is_complete(stage)), cls())
 
     def __add__(self, other: "Cost") -> "Cost":
         pairs = {item.name: (getattr(self, item.name), getattr(other, item.name)) for item in dataclasses.fields(self)}
@@ -146,7 +143,8 @@ def _trainings(model: Any) -> list[Stage]:
     return found
 
 
-def _cost(record: dict[str, Any]) -> Cost:
+def cost_of(record: dict[str, Any]) -> Cost:
+    """Return what a stage took, by its record."""
     results = record["results"]
     return Cost(
         stages=1,
@@ -158,30 +156,3 @@ def _cost(record: dict[str, Any]) -> Cost:
         judge_tokens=results.get("input_tokens", 0) + results.get("output_tokens", 0),
         dollars=results.get("cost"),
     )
-
-
-def costs(stages: Iterable[Stage], store: Store) -> Table:
-    """Return the table of stages, in the order in which they are computed."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for stage in stages:
-        if store.is_complete(stage):
-            groups[stage.name].append(store.record(stage))
-    rows = [_row(name, records) for name, records in groups.items()]
-    total = sum(record["seconds"] for records in groups.values() for record in records)
-    everything = [record for records in groups.values() for record in records]
-    gpu_hours = sum(record["gpu_seconds"] for record in everything) / 3600
-    caption = f"{len(everything)} stages, {total:.0f} s of stage time in all, {gpu_hours:.2f} GPU-hours."
-    return Table(
-        title="What was run",
-        columns=("stage", "count", "seconds in all", "longest", "tokens", "tokens per second"),
-        rows=rows,
-        caption=caption,
-    )
-
-
-def _row(name: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
-    seconds = [record["seconds"] for record in records]
-    measured = [record["results"] for record in records if "tokens_per_second" in record["results"]]
-    tokens = sum(results.get("tokens", 0) for results in measured)
-    speed = f"{sum(results['tokens_per_second'] for results in measured) / len(measured):.0f}" if measured else ""
-    return (name, str(len(records)), f"{sum(seconds):.1f}", f"{max(seconds):.1f}", f"{tokens or ''}", speed)

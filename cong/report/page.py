@@ -1,15 +1,16 @@
 """Renders blocks: `{name}.html` (self-contained), `{name}.md`, and every figure as PNG and SVG."""
 
 import base64
-import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cong.graph.journal import replace_text
-from cong.report.blocks import Block, Figure, Table, Text
+from cong.report.blocks import Block, Figure
+from cong.report.browser import as_json, examples
+from cong.report.markdown import as_markdown, stands_at
 
 WIDTH, HEIGHT = 4.6, 3.2
 
@@ -22,21 +23,36 @@ class Report:
     files: tuple[Path, ...]
 
 
-def write_report(directory: Path, *, name: str, title: str, description: str, blocks: Iterable[Block]) -> Report:
-    """Write page, Markdown and pictures into `directory`."""
+def write_report(
+    directory: Path,
+    *,
+    name: str,
+    title: str,
+    description: str,
+    blocks: Iterable[Block],
+    attachments: Mapping[str, str] | None = None,
+) -> Report:
+    """Write page, Markdown and pictures into `directory`, and beside them the texts of `attachments` by file name."""
     import jinja2
 
     directory.mkdir(parents=True, exist_ok=True)
     shown = list(blocks)
     pictures = {block.name: _draw(block) for block in shown if isinstance(block, Figure)}
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("cong.report", "."), autoescape=True)
+    loader = jinja2.PackageLoader("cong.report", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"stands_at": stands_at, "examples": examples, "as_json": as_json}
     items = [{"kind": type(block).__name__, "block": block} for block in shown]
     encoded = {key: base64.b64encode(png).decode() for key, (png, _) in pictures.items()}
     page = environment.get_template("page.html").render(title=title, description=description, items=items, png=encoded)
-    paths = [directory / f"{name}.html", directory / f"{name}.md"]
-    replace_text(paths[0], page)
-    replace_text(paths[1], _markdown(title, description, shown))
-    return Report(page=paths[0], files=(*paths, *_write_pictures(directory, pictures)))
+    texts = {
+        f"{name}.html": page,
+        f"{name}.md": as_markdown(title=title, description=description, blocks=shown),
+        **(attachments or {}),
+    }
+    for file, text in texts.items():
+        replace_text(directory / file, text)
+    files = [directory / file for file in texts]
+    return Report(page=files[0], files=(*files, *_write_pictures(directory, pictures)))
 
 
 def _draw(figure: Figure) -> tuple[bytes, bytes]:
@@ -67,33 +83,3 @@ def _write_pictures(directory: Path, pictures: dict[str, tuple[bytes, bytes]]) -
             path.write_bytes(content)
             written.append(path)
     return written
-
-
-def _markdown(title: str, description: str, blocks: list[Block]) -> str:
-    return "\n\n".join([f"# {title}", description, *(_block_markdown(block) for block in blocks)]).strip() + "\n"
-
-
-def _block_markdown(block: Block) -> str:
-    heading = f"## {block.title}\n\n" if block.title else ""
-    if isinstance(block, Text):
-        return heading + ("**Warning.** " if block.warning else "") + block.text
-    caption = f"\n\n{block.caption}" if block.caption else ""
-    if isinstance(block, Table):
-        return heading + _table_markdown(block) + caption
-    if isinstance(block, Figure):
-        return f"{heading}![{block.title}]({block.name}.png){caption}"
-    return heading + "\n\n".join(_responses_markdown(prompt, texts) for prompt, texts in block.prompts) + caption
-
-
-def _table_markdown(table: Table) -> str:
-    best = list(table.best) or [None] * len(table.columns)
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    for index, row in enumerate(table.rows):
-        cells = [f"**{text}**" if bold == index else text for text, bold in zip(row, best, strict=True)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def _responses_markdown(prompt: str, texts: dict[str, str]) -> str:
-    lines = [f"**{html.escape(prompt)}**", ""]
-    return "\n".join([*lines, *(f"- {model}: {html.escape(text)}" for model, text in texts.items())])

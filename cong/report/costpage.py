@@ -1,0 +1,173 @@
+"""The end of every report: what each method cost, what the run cost per kind of stage and per stage, and a CSV of it.
+
+blocks = cost_blocks(plan.stages, store, results)
+text = as_csv(plan.stages, store)
+"""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from cong.experiment import Results
+from cong.graph.stage import Stage
+from cong.graph.store import Store
+from cong.report.blocks import Table
+from cong.report.costs import Cost, cost_of, method_costs, unit_of
+from cong.report.statistics import select
+
+_METHODS = """\
+Mean per model, with its standard error where there are several (seeds, settings). Training: from the starting to the \
+final model, reference log-probabilities included. All that it needs: with the data, and the alignment of the weak \
+model. What methods share counts in full for each of them, and for none in the column of what no other method needs, \
+which is 0 for a method that another one builds on. Evaluation and the models to start from are left out."""
+_STAGES = """\
+Tokens are those generated, scored by a model or trained on; training counts prompts, and every epoch. A stage that \
+was interrupted counts from its last start; an answer of a judge that two stages share counts in both."""
+APART = ("family", "domain")
+"""Axes whose values have methods of their own: their costs are not averaged."""
+STAGES = 100
+"""So many stages are on the page; the CSV has all."""
+_SHORTEST = 0.0001
+
+Record = dict[str, Any]
+
+
+def cost_blocks(stages: Iterable[Stage], store: Store, results: Results) -> Iterator[Table]:
+    """Yield the tables of what was spent, the most useful first."""
+    records = [store.record(stage) for stage in stages if store.is_complete(stage)]
+    if methods := methods_table(results):
+        yield methods
+    yield _kinds_table(records)
+    yield _stages_table(records)
+
+
+def methods_table(results: Results) -> Table | None:
+    """Return hours per method in the form of the paper's table 5; None where no result has a trained model."""
+    places = dict.fromkeys(
+        tuple((axis, result.axes[axis]) for axis in APART if axis in result.axes) for result in results
+    )
+    found = [(place, cost) for place in places for cost in method_costs(select(results, **dict(place)))]
+    if not any(one.stages for _, cost in found for one in cost.training):
+        return None
+    unit = unit_of(one for _, cost in found for one in cost.needed)
+    several = len(places) > 1
+    rows = [
+        (
+            ", ".join([cost.method, *(str(value) for _, value in place if several)]),
+            *(_mean_hours(costs, unit) for costs in (cost.training, cost.needed, cost.own)),
+            str(len(cost.training)),
+        )
+        for place, cost in found
+    ]
+    return Table(
+        title=f"What each method cost, in {unit}-hours",
+        columns=("method", "its training", "all that it needs", "needed by no other method", "models"),
+        rows=rows,
+        caption=f"{_METHODS} {_what_hours_are(unit)}",
+    )
+
+
+def _mean_hours(costs: Sequence[Cost], unit: str) -> str:
+    hours = [cost.hours(unit) for cost in costs]
+    mean = statistics.mean(hours)
+    if len(hours) < 2 or mean == 0:
+        return _short(mean)
+    # As many digits as the mean has with three that count.
+    digits = max(0, 2 - math.floor(math.log10(mean)))
+    return f"{mean:.{digits}f} ± {statistics.stdev(hours) / len(hours) ** 0.5:.{digits}f}"
+
+
+def _short(hours: float) -> str:
+    return f"{hours:.3g}" if hours == 0 or hours >= _SHORTEST else f"< {_SHORTEST}"
+
+
+def _what_hours_are(unit: str) -> str:
+    if unit == "GPU":
+        return "Hours are seconds of a stage times the GPUs that it held."
+    return "No GPU took part: hours are seconds of a stage times the CPU cores that it held."
+
+
+def _kinds_table(records: Sequence[Record]) -> Table:
+    kinds: dict[str, list[Record]] = {}
+    for record in records:
+        kinds.setdefault(record["stage"], []).append(record)
+    total = _total(records)
+    unit = unit_of([total])
+    columns = ("stage", "count", f"{unit}-hours", "seconds in all", "longest", "tokens", "tokens per second")
+    bill = f" Judges: {total.judge_tokens:,} tokens, {_dollars(total)}." if total.judge_tokens else ""
+    return Table(
+        title="What was run",
+        columns=(*columns, *(("judge tokens", "judge US$") if total.judge_tokens else ())),
+        rows=[_kind_row(name, found, unit, judged=total.judge_tokens > 0) for name, found in kinds.items()],
+        caption=f"{len(records)} stages, {total.seconds:.0f} s of stage time in all, {_short(total.hours(unit))} "
+        f"{unit}-hours.{bill} {_what_hours_are(unit)} {_STAGES}",
+    )
+
+
+def _kind_row(name: str, records: Sequence[Record], unit: str, *, judged: bool) -> tuple[str, ...]:
+    total = _total(records)
+    rates = [rate for record in records if (rate := record["results"].get("tokens_per_second"))]
+    bill = (_count(total.judge_tokens), _dollars(total) if total.judge_tokens else "") if judged else ()
+    return (
+        name,
+        str(len(records)),
+        _short(total.hours(unit)),
+        f"{total.seconds:.1f}",
+        f"{max(record['seconds'] for record in records):.1f}",
+        _count(total.tokens),
+        f"{statistics.mean(rates):,.0f}" if rates else "",
+        *bill,
+    )
+
+
+def _stages_table(records: Sequence[Record]) -> Table:
+    unit = unit_of([_total(records)])
+    dearest = sorted(records, key=lambda record: cost_of(record).hours(unit), reverse=True)[:STAGES]
+    judged = any(cost_of(record).judge_tokens for record in records)
+    held = f"The {STAGES} dearest of {len(records)}" if len(records) > STAGES else f"All {len(records)}"
+    return Table(
+        title="Every stage",
+        columns=("stage", f"{unit}-hours", "seconds", "tokens", *(("judge tokens", "judge US$") if judged else ())),
+        rows=[_stage_row(record, unit, judged=judged) for record in dearest],
+        caption=f"{held}, the dearest first; all are in the CSV file beside this page.",
+        folded=True,
+    )
+
+
+def _stage_row(record: Record, unit: str, *, judged: bool) -> tuple[str, ...]:
+    cost = cost_of(record)
+    bill = (_count(cost.judge_tokens), _dollars(cost) if cost.judge_tokens else "") if judged else ()
+    return (_title(record), _short(cost.hours(unit)), f"{cost.seconds:.1f}", _count(cost.tokens), *bill)
+
+
+def _title(record: Record) -> str:
+    told = ", ".join(filter(None, [record["label"], record["fingerprint"][:8]]))
+    return f"{record['stage']} ({told})"
+
+
+def _total(records: Iterable[Record]) -> Cost:
+    return sum(map(cost_of, records), Cost())
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def _dollars(cost: Cost) -> str:
+    return "no price given" if cost.dollars is None else f"{cost.dollars:.2f}"
+
+
+def as_csv(stages: Iterable[Stage], store: Store) -> str:
+    """Return what every finished stage cost, a row each, in the order in which they are computed."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = ("seconds", "gpu_seconds", "cpu_seconds", "tokens", "judge_tokens", "dollars")
+    writer.writerow(("stage", "label", "fingerprint", *names))
+    for stage in stages:
+        if store.is_complete(stage):
+            cost = Cost.of([stage], store)
+            writer.writerow((stage.name, stage.label(), stage.fingerprint, *(getattr(cost, name) for name in names)))
+    return buffer.getvalue()
