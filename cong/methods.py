@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cong.contests import Contest
-from cong.evaluation import Compare, Evaluate
+from cong.evaluation import Compare, Downstream, Evaluate
 from cong.generation import (
     BestAgainstWorst,
     ConfidentPairs,
@@ -266,6 +266,11 @@ def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
     scored, opponent = (heldout_score(t, one, sampling=sampling, samples=samples) for one in (model, base(t)))
     implicit = Score(responses=scored.responses, judge=t.implicit)
     return Evaluate(scored=scored, opponent=opponent, implicit=implicit)
+
+
+def downstream(t: Transition, model: Model) -> Downstream:
+    """A model on the tasks of the scale (table 2): whether alignment costs it what it knew."""
+    return Downstream(model=model, tasks=t.scale.tasks, **t.scale.task_settings(t.seed))
 
 
 def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = None) -> Evaluate:

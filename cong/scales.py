@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 from cong.benchmarks import GSM8K, HUMANEVAL, MATH, MBPP, BenchmarkPrompts
 from cong.contests import Contest, published_contests
 from cong.errors import UserError
+from cong.evaluation import PAPER_TASKS, WORLD_TASKS, Task
 from cong.evaluation.judging import ExactComparison, NoisyComparison
 from cong.generation import AnswerMatch, ExactReward, RewardModel, Sampling, UnitTests
 from cong.graph.stage import Stage
@@ -21,6 +22,7 @@ from cong.synthetic.domain import Domain
 from cong.synthetic.math_world import MathWorld
 from cong.synthetic.models import Size
 from cong.synthetic.stages import BuildTokenizer, Pretrain
+from cong.synthetic.tasks import WorldTasks
 from cong.synthetic.tokenizer import Family
 from cong.synthetic.world import World
 
@@ -64,6 +66,10 @@ class Scale:
     wspo: Settings
     rejected: Settings
     dpo: Settings
+    tasks: tuple[Task, ...] = ()
+    """Downstream tasks."""
+    task_settings: Callable[[int], Settings] = lambda seed: {}
+    """Seed to where the tasks come from, and how they are asked: keyword arguments of `Downstream`."""
     gpu: bool = False
     """Whether the models are too large to be run without a GPU."""
     sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))
@@ -116,6 +122,8 @@ def _tiny(domain: str = "chat") -> Scale:
         wspo={"beta": 0.1, "learning_rate": 5e-4, "epochs": 1, **training},
         rejected={"sampling": diverse},
         dpo={"learning_rate": 5e-5, "epochs": 1, **training},
+        tasks=WORLD_TASKS if domain == "chat" else (),
+        task_settings=lambda seed: {"source": WorldTasks(world=World(seed=seed), count=256, seed=seed), "chat": True},
     )
 
 
@@ -206,6 +214,7 @@ def _paper(domain: str = "chat") -> Scale:
         wspo={"beta": 0.1, "learning_rate": 1e-5, "epochs": 1, **training},
         rejected={"sampling": diverse},
         dpo={"learning_rate": 6e-7, "epochs": 1, **training},
+        tasks=PAPER_TASKS,
     )
 
 
