@@ -17,7 +17,8 @@ from cong.experiment import Cell, Result, Results
 from cong.models import Model
 from cong.report.blocks import Table, Text
 from cong.report.published import Published, contradictions, order_correlation, ranks
-from cong.report.statistics import best_row, estimate, over_seeds, select, values_of
+from cong.report.statistics import estimate, over_seeds, select, values_of
+from cong.report.tables import Entry, ranked_table
 
 WEAK_TO_STRONG = (
     "Base", "Weak SFT (pre)", "Weak SFT (post)", "WeakTeacher", "AuxConf", "WSPO", "ConG-S", "ConG"
@@ -112,25 +113,28 @@ def contest_table(
     here = ranks({name: sum(one["Avg."]) for name, one in measured.items() if "Avg." in one})
     theirs = published.averages if published else {}
     there = ranks({name: value for name, value in theirs.items() if name in found})
-    rows = [
-        (
-            name,
-            *(spread(one[column]) for column in columns),
-            *((published.cell(name, column) for column in published.columns) if published else ()),
+    unmatched = [name for name in published.columns if name not in columns] if published else []
+    rows = {
+        name: [
+            *(_figure(one[column], published, name, column) for column in columns),
+            *(Entry(text="", paper=published.cell(name, column)) for column in unmatched if published),
             f"{here.get(name, '')} / {there.get(name, '')}" if published else f"{here.get(name, '')}",
-        )
+        ]
         for name, one in measured.items()
-    ]
-    best = [max(range(len(rows)), key=lambda row: sum(list(measured.values())[row][name])) for name in columns]
-    printed = [f"paper: {name}" for name in published.columns] if published else []
-    return Table(
+    }
+    places = "place here / in the paper" if published else "place"
+    return ranked_table(
         title=title,
-        columns=("method", *columns, *printed, "place here / in the paper" if published else "place"),
+        columns={**dict.fromkeys(columns, "higher"), **dict.fromkeys((*unmatched, places))},
         rows=rows,
-        best=(None, *best, *(None for _ in printed), None),
-        caption=f"Per cent, mean and standard error over seeds where there are several.{note}"
+        caption=f"Per cent; mean and standard error over seeds, if several.{note}"
         + (f" The paper: {published.source}." if published else ""),
     )
+
+
+def _figure(values: Sequence[float], published: Published | None, method: str, column: str) -> Entry:
+    printed = published.cell(method, column) if published else ""
+    return Entry(text=spread(values), value=sum(values) / len(values), paper=printed)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -143,34 +147,28 @@ def spread(values: Sequence[float]) -> str:
 
 def reward_table(title: str, found: dict[str, Results], published: Published | None) -> Table:
     """Return methods by reward, beside the paper's average and both places; `found` is by method."""
-    columns = [
-        [estimate(results, measure) for results in found.values()] for measure in ("reward", "win_rate", "tokens")
-    ]
     theirs = published.averages if published else {}
     here = ranks({name: mean_reward(results) for name, results in found.items() if name in theirs})
     there = ranks({name: score for name, score in theirs.items() if name in found})
-    rows = [
-        (
-            name,
-            *(str(column[index]) for column in columns),
+    rows = {
+        name: [
+            *(Entry.of(estimate(results, measure)) for measure in ("reward", "win_rate", "tokens")),
             f"{theirs[name]:.1f}" if name in theirs else "",
             f"{here[name]} / {there[name]}" if name in theirs else "",
-        )
-        for index, name in enumerate(found)
-    ]
+        ]
+        for name, results in found.items()
+    }
     source = f" The paper's average: {published.source}." if published else ""
-    return Table(
+    return ranked_table(
         title=title,
-        columns=(
-            "method",
-            "reward, greedy",
-            "wins against base",
-            "tokens",
-            "paper's average",
-            "place here / in the paper",
-        ),
+        columns={
+            "reward, greedy": "higher",
+            "wins against base": "higher",
+            "tokens": None,
+            "paper's average": None,
+            "place here / in the paper": None,
+        },
         rows=rows,
-        best=(None, best_row(columns[0]), best_row(columns[1]), None, None, None),
         caption=interval_note(found["Base"]) + source,
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cong import methods, tables
 from cong.experiment import Cell, Results
-from cong.report import Block, Responses, Table
+from cong.report import Block, Entry, Responses, Table, ranked_table
 from cong.report.examples import side_by_side
 from cong.report.published import Published, load_published
 from cong.report.statistics import best_row, difference, estimate, select, values_of
@@ -79,27 +79,25 @@ def _beside_the_paper(family: str, results: Results, domains: list[str], publish
     """Gains over Base: they can be compared with the paper's where the shares themselves cannot."""
     base = {domain: select(results, method="Base", domain=domain) for domain in domains}
 
-    def gain(method: str, domain: str) -> str:
-        found = difference(select(results, method=method, domain=domain), base[domain], "reward")
-        return f"{100 * found.mean:+.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    def gain(method: str, domain: str) -> Entry:
+        found = difference(select(results, method=method, domain=domain), base[domain], "reward").times(100)
+        text = f"{found.mean:+.1f} [{found.low:.1f}, {found.high:.1f}]"
+        return Entry(text=text, value=found.mean, paper=_printed_gain(published, method, domain))
 
-    def printed(method: str, domain: str) -> str:
-        if published is None or domain not in COLUMNS:
-            return ""
-        column = COLUMNS[domain]
-        return f"{published.value(method, column) - published.value('Base', column):+.2f}"
-
-    rows = [
-        (method, *(text for domain in domains for text in (gain(method, domain), printed(method, domain))))
-        for method in tables.WEAK_TO_STRONG[1:]
-    ]
-    columns = (text for domain in domains for text in (domain, f"paper: {COLUMNS.get(domain, '')}"))
-    return Table(
+    return ranked_table(
         title=f"{family}: gain over Base, in points",
-        columns=("method", *columns),
-        rows=rows,
-        caption="Mean and 95 % interval, paired by prompt." + (f" The paper: {published.source}." if published else ""),
+        columns=dict.fromkeys(domains, "higher"),
+        rows={method: [gain(method, domain) for domain in domains] for method in tables.WEAK_TO_STRONG[1:]},
+        caption="Mean and 95 % interval, paired by prompt."
+        + (f" The paper: {published.source}; code stands beside its humaneval." if published else ""),
     )
+
+
+def _printed_gain(published: Published | None, method: str, domain: str) -> str:
+    if published is None or domain not in COLUMNS:
+        return ""
+    column = COLUMNS[domain]
+    return f"{published.value(method, column) - published.value('Base', column):+.2f}"
 
 
 def _gains(family: str, results: Results, domains: list[str]) -> Table:

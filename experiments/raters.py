@@ -15,12 +15,11 @@ from pathlib import Path
 
 from cong import methods, tables
 from cong.data import read_rows
-from cong.evaluation import Compare
 from cong.evaluation.judging import LocalJudge
 from cong.evaluation.rating import AGREEMENT, PAGE, WIN_RATES, Ratings, RatingSample, SimulatedRaters
 from cong.experiment import Cell, Results
 from cong.prompts import LocalFile
-from cong.report import Block, Table, Text
+from cong.report import Block, Entry, Table, Text, ranked_table
 from cong.report.published import load_published
 from cong.report.statistics import over_seeds, select, values_of
 
@@ -103,21 +102,29 @@ def _pages(results: Results, rated: Results) -> Iterator[Block]:
 
 def _win_rates(title: str, found: Results, who: str, published) -> Table:
     rates = [_rates(result) for result in found]
-    compared = [name for name, stage in _stage(found[0]).sample.methods if isinstance(stage, Compare)]
-    rows = []
-    for method in compared:
-        ours = (tables.spread([one[judge, method] for one in rates]) for judge in (TOGETHER, "judge"))
-        paper = published.rows.get(method, ("",) * 5) if published else ()
-        rows.append((method, *ours, *paper))
-    printed = [f"paper: {name}" for name in published.columns] if published else []
-    share = _stage(found[0]).sample.share
-    return Table(
+    sample = _stage(found[0]).sample
+    printed = published.columns if published else ()
+    rows = {
+        method: [
+            *(_wins([one[judge, method] for one in rates]) for judge in (TOGETHER, "judge")),
+            *(
+                Entry(text="", paper=published.cell(method, column))
+                for column in (published.columns if published else ())
+            ),
+        ]
+        for method, _ in sample.methods
+    }
+    return ranked_table(
         title=f"{title}: win rates by {who}",
-        columns=("method", f"WR, {who}", "WR, judge, same pairs", *printed),
+        columns={f"WR, {who}": "higher", "WR, judge, same pairs": "higher", **dict.fromkeys(printed)},
         rows=rows,
-        caption=f"Per cent, on {100 * share:g} % of the prompts; mean and standard error over seeds, if several."
-        + (f" The paper: {published.source}, by people." if published else ""),
+        caption=f"Per cent, on {100 * sample.share:g} % of the prompts; mean and standard error over seeds, if several."
+        + (f" The paper: {published.source}, by people; the raters here had no hand in those." if published else ""),
     )
+
+
+def _wins(values: list[float]) -> Entry:
+    return Entry(text=tables.spread(values), value=sum(values) / len(values))
 
 
 def _rates(result) -> dict[tuple[str, str], float]:

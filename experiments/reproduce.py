@@ -17,14 +17,15 @@ from cong.graph.resources import Resources
 from cong.parts import PART, Page, Part, page
 from cong.report import Block, Text
 from cong.report.observations import Claim, Observation, observation_blocks
-from cong.report.published import Published, load_published
-from cong.report.statistics import Estimate, contrast, select, values_of
+from cong.report.published import Published, change_of, load_published, load_quoted
+from cong.report.statistics import Estimate, contrast, mean_difference, select, values_of
 from cong.tables import is_contest
 
 HERE = Path(__file__).parent
 FAMILIES = ("qwen", "llama")
 OURS = ("ConG-S", "ConG")
 MODERATE = (0.3, 0.4, 0.5)
+MOST_CHANGE = load_quoted(HERE / "paper.toml")["most downstream change"].value
 
 
 def _settings(scale) -> dict[str, dict]:
@@ -34,6 +35,7 @@ def _settings(scale) -> dict[str, dict]:
         "larger_strong": {},
         "second_judge": {},
         "raters": {},
+        "downstream": {} if scale.gpu else {"families": ("qwen",)},
         "training_cost": {},
         "domains": {"families": FAMILIES} if scale.gpu else {},
         "reward_correlation": {},
@@ -92,6 +94,7 @@ def observations(results: Results) -> Iterator[Observation]:
     swept = [result for name, share in shares.items() if name.startswith("alpha_sweep") for result in share]
     yield _moderate_alpha(swept)
     yield _beyond_half(swept)
+    yield _unharmed(shares.get("downstream", []), published)
 
 
 def _self_alignment(found: Results, published: dict) -> Observation:
@@ -192,6 +195,27 @@ def _beyond_half(found: Results) -> Observation:
         text = f"{family}, {method}: slope per 0.1 of alpha, from 0.5 to 1"
         claims.append(Claim(text=text, estimate=_contrast(_slope(curve, beyond)), below=0.0))
     return Observation(number=6, statement="Beyond 0.5 the improvement diminishes with alpha", claims=tuple(claims))
+
+
+def _unharmed(found: Results, published: dict[tuple[str, str], Published]) -> Observation:
+    claims = []
+    for family in values_of(found, "family"):
+        base = select(found, family=family, method="Base")
+        names = [task.name for task in getattr(base[0].cell.stage, "tasks", ())]
+        for method in values_of(found, "method")[1:]:
+            change = mean_difference(select(found, family=family, method=method), base, names).times(100)
+            cells = published["downstream", family].rows[method]
+            printed = f"{sum(changes := [change_of(cell) for cell in cells]) / len(changes):+.2f} points"
+            bounds = {"above": -MOST_CHANGE} if method in OURS else {"below": -MOST_CHANGE}
+            said = "degrades by less than a point" if method in OURS else "degrades by more than a point"
+            text = f"{family}, {method}, points: {said}"
+            claims.append(Claim(text=text, estimate=change, published=printed, decisive=method in OURS, **bounds))
+    return Observation(
+        number=7,
+        statement="ConG and ConG-S degrade downstream tasks by less than one point on average",
+        claims=tuple(claims),
+        note="Average change over the tasks, in points of accuracy; at tiny scale they are the synthetic world's own.",
+    )
 
 
 def _above(found: Results, method: str, other: str, published: dict, setting: str, *, decisive: bool = True) -> Claim:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cong import methods, tables
 from cong.experiment import Cell, Results
 from cong.graph.resources import Resources
-from cong.report import Block, Table, Text
+from cong.report import Block, Entry, Text, ranked_table
 from cong.report.costs import method_costs, trainings_of, unit_of
 from cong.report.published import Published, load_published
 from cong.report.statistics import over_seeds, select, spearman, values_of
@@ -67,39 +67,37 @@ def _family(family: str, results: Results, published: Published | None) -> Itera
     training = {cost.method: [entry.hours(unit) for entry in cost.training] for cost in costs}
     least = _mean(training["Weak SFT (pre)"])
     theirs = {name: published.value(name, "GPU-hours") for name in METHODS} if published else {}
-    rows = [
-        (
-            cost.method,
-            _hours(training[cost.method]),
-            _hours([entry.hours(unit) for entry in cost.needed]),
-            f"{_mean(training[cost.method]) / least:.2f}" if least else "",
-            *(_printed(theirs, cost.method) if theirs else ()),
-        )
+    rows = {
+        cost.method: [
+            _entry(training[cost.method], f"{theirs[cost.method]:.2f}" if theirs else ""),
+            _entry([entry.hours(unit) for entry in cost.needed]),
+            _times(_mean(training[cost.method]) / least if least else None, theirs, cost.method),
+        ]
         for cost in costs
-    ]
-    printed = ("paper: GPU-hours", "paper: times Weak SFT (pre)") if theirs else ()
-    yield Table(
+    }
+    yield ranked_table(
         title=family,
-        columns=("method", f"{unit}-hours, training", f"{unit}-hours, all", "times Weak SFT (pre)", *printed),
+        columns=dict.fromkeys((f"{unit}-hours, training", f"{unit}-hours, all", "times Weak SFT (pre)")),
         rows=rows,
         caption="Mean, and 95 % interval over seeds where there are several; the hours that the stages held, whatever "
-        "else the machine did." + (f" The paper: {published.source}, on 4 x L40." if published else ""),
+        "else the machine did." + (f" The paper: {published.source}, GPU-hours on 4 x L40." if published else ""),
     )
     if theirs:
         rho = spearman([_mean(training[name]) for name in METHODS], [theirs[name] for name in METHODS])
         yield Text(text=f"{family}: Spearman correlation of the methods' training hours with the paper's: {rho:.2f}.")
 
 
-def _printed(theirs: dict[str, float], method: str) -> tuple[str, str]:
-    return f"{theirs[method]:.2f}", f"{theirs[method] / theirs['Weak SFT (pre)']:.2f}"
+def _times(measured: float | None, theirs: dict[str, float], method: str) -> Entry:
+    printed = f"{theirs[method] / theirs['Weak SFT (pre)']:.2f}" if theirs else ""
+    return Entry(text="" if measured is None else f"{measured:.2f}", paper=printed)
 
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _hours(values: list[float]) -> str:
+def _entry(values: list[float], printed: str = "") -> Entry:
     if len(values) < 2:
-        return f"{values[0]:.4f}"
+        return Entry(text=f"{values[0]:.4f}", paper=printed)
     found = over_seeds(values)
-    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
+    return Entry(text=f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]", paper=printed)

@@ -61,6 +61,11 @@ def number(cell: str) -> float:
     return float(cell.partition("±")[0].partition(" ")[0])
 
 
+def change_of(cell: str) -> float:
+    """Return the difference that a cell such as `81.02 (-0.29)` states."""
+    return float(cell.partition("(")[2].rstrip(")"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contradiction:
     """Two methods that are in the other order here, by a difference whose interval does not hold 0."""

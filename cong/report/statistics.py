@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from cong.evaluation import EVALUATION, bootstrap
 from cong.experiment import Result, Results
 
+_NORMAL = 1.96
+"""Standard errors in half a 95 % interval."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -21,6 +24,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def times(self, factor: float) -> "Estimate":
+        """Return the same in another unit, such as points for shares."""
+        values = {name: factor * getattr(self, name) for name in ("mean", "low", "high", "error")}
+        return Estimate(**values, seeds=self.seeds)
 
 
 def estimate(results: Iterable[Result], name: str) -> Estimate:
@@ -54,6 +62,20 @@ def contrast(terms: Sequence[tuple[float, Results]], name: str) -> Estimate:
         found = bootstrap("gap", gaps[0], seed=0)
         return Estimate(mean=found["gap"], low=found["gap_low"], high=found["gap_high"], seeds=1)
     return over_seeds([sum(values) / len(values) for values in gaps])
+
+
+def mean_difference(first: Results, second: Results, names: Sequence[str]) -> Estimate:
+    """Return `first` - `second` in the mean of several figures of the summaries, such as accuracies, paired by seed.
+
+    With one seed the interval is made of the figures' own standard errors, as if nothing were paired: it is too wide.
+    """
+    pairs = list(zip(first, second, strict=True))
+    gaps = [sum(one.values[name] - other.values[name] for name in names) / len(names) for one, other in pairs]
+    if len(gaps) > 1:
+        return over_seeds(gaps)
+    squares = (result.values[f"{name}_se"] ** 2 for result in pairs[0] for name in names)
+    half = _NORMAL * math.sqrt(sum(squares)) / len(names)
+    return Estimate(mean=gaps[0], low=gaps[0] - half, high=gaps[0] + half, seeds=1)
 
 
 def over_seeds(values: list[float]) -> Estimate:
