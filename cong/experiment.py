@@ -23,11 +23,14 @@ from typing import Any
 
 from cong.data import Row, read_rows
 from cong.errors import UserError
+from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.scales import Scale
 
 Value = str | int | float
+PREFIX = "cong_experiment_"
+"""What the names of the modules of loaded experiment files begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,16 @@ class Experiment:
         """Return the grid that the file itself asks for."""
         return tuple(getattr(self.module, "GRID", ()))
 
+    def remarks(self, cells: list[Cell], resources: Resources) -> list[str]:
+        """Return what the file has to say about its plan, for files that have a function `remarks`."""
+        make = getattr(self.module, "remarks", None)
+        return guarded(self.path, lambda: list(make(cells, resources))) if make else []
+
+    def pages(self, results: Results) -> list[Any]:
+        """Return the further pages of the report, for files that have a function `pages`."""
+        make = getattr(self.module, "pages", None)
+        return guarded(self.path, lambda: list(make(results))) if make else []
+
     def report(self, results: Results) -> list[Any]:
         """Return the blocks of the report; raise `UserError` for whatever the file does wrong."""
         make = getattr(self.module, "report", None)
@@ -137,7 +150,7 @@ def load(path: Path) -> Experiment:
     """Import an experiment file; raise `UserError` when it is missing or raises."""
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}")
-    spec = importlib.util.spec_from_file_location(f"cong_experiment_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{PREFIX}{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -15,7 +15,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from cong.errors import UserError
-from cong.experiment import Cell, Experiment, parse
+from cong.experiment import Cell, Experiment, guarded, parse
+from cong.scales import Scale
 
 MOST_VALUES = 10_000
 
@@ -48,6 +49,26 @@ def parse_grid(experiment: Experiment, assignments: Sequence[str]) -> dict[str, 
         except ValueError as error:
             raise UserError(f"--grid {text}: {error}") from error
     return grid
+
+
+def chosen_grid(
+    experiment: Experiment, settings: dict[str, Any], given: tuple[str, ...], *, own: tuple[str, ...]
+) -> dict[str, tuple[Any, ...]]:
+    """Return the grid: what was given, and the file's own of the axes that nobody else speaks of."""
+    chosen = parse_grid(experiment, given)
+    both = next((axis for axis in chosen if axis in settings), None)
+    if both is not None:
+        raise UserError(f"the axis {both!r} is given with --set and with --grid")
+    rest = parse_grid(experiment, own)
+    return {axis: values for axis, values in rest.items() if axis not in {*settings, *chosen}} | chosen
+
+
+def grid_cells(
+    experiment: Experiment, scale: Scale, settings: dict[str, Any], grid: dict[str, tuple[Any, ...]]
+) -> list[Cell]:
+    """Return the cells at all points of the grid."""
+    found = [(point, experiment.cells(scale, {**settings, **point})) for point in points(grid)]
+    return guarded(experiment.path, lambda: merge(found))
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[Point]:

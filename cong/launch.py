@@ -1,6 +1,7 @@
 """From an experiment file to results: plan, check, run, track, report. The command line is a shell around this."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.errors import NothingLeft, UserError
-from cong.experiment import Cell, Experiment, Results, collect, guarded, load
+from cong.experiment import PREFIX, Cell, Experiment, Results, collect, guarded, load
 from cong.graph.demand import Capacity
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage
 from cong.graph.store import Store
-from cong.grid import merge, parse_grid, points
+from cong.grid import chosen_grid, grid_cells
 from cong.memory import check_fits
 from cong.runs import recorded
-from cong.scales import Scale
 from cong.scales import scale as scale_named
 from cong.sweep import Sweep
 
@@ -79,26 +79,6 @@ def prepare(
     )
 
 
-def chosen_grid(
-    experiment: Experiment, settings: dict[str, Any], given: tuple[str, ...], *, own: tuple[str, ...]
-) -> dict[str, tuple[Any, ...]]:
-    """Return the grid: what was given, and the file's own of the axes that nobody else speaks of."""
-    chosen = parse_grid(experiment, given)
-    both = next((axis for axis in chosen if axis in settings), None)
-    if both is not None:
-        raise UserError(f"the axis {both!r} is given with --set and with --grid")
-    rest = parse_grid(experiment, own)
-    return {axis: values for axis, values in rest.items() if axis not in {*settings, *chosen}} | chosen
-
-
-def grid_cells(
-    experiment: Experiment, scale: Scale, settings: dict[str, Any], grid: dict[str, tuple[Any, ...]]
-) -> list[Cell]:
-    """Return the cells at all points of the grid."""
-    found = [(point, experiment.cells(scale, {**settings, **point})) for point in points(grid)]
-    return guarded(experiment.path, lambda: merge(found))
-
-
 def run(job: Job) -> Path:
     """Compute what is missing and write the report; return its page."""
     check_resources(job)
@@ -108,7 +88,7 @@ def run(job: Job) -> Path:
         stage.check()
     if not job.plan.todo:
         return _run_recorded(job, None)
-    share_definitions(job.experiment)
+    share_definitions()
     # Connect before anything is written down: a wrong address or too small a cluster leaves no trace.
     with executor(job.resources) as (_, capacity):
         if note := check_capacity(job.plan, job.resources, capacity):
@@ -176,8 +156,25 @@ def report(job: Job) -> Any:
     from cong.report.browser import browse
 
     results = collect(job.cells, job.store)
-    blocks = [*job.experiment.report(results), browse(results)]
-    return write_page(job, job.name, [block for block in blocks if block], job.plan.stages, results)
+    pages = job.experiment.pages(results)
+    # Where the parts of an experiment have pages, it is there that their responses are looked at.
+    last = None if pages else browse(results)
+    blocks = [block for block in (*job.experiment.report(results), last) if block]
+    written = write_page(job, job.name, blocks, job.plan.stages, results)
+    return replace(written, files=(*written.files, *_write_further(written.page.parent, pages)))
+
+
+def _write_further(directory: Path, pages: list[Any]) -> list[Path]:
+    """Write the further pages of an experiment that has any, beside the first."""
+    from cong.report import write_report
+    from cong.report.browser import browse
+
+    files: list[Path] = []
+    for page in pages:
+        blocks = [block for block in (*page.blocks, browse(page.results)) if block]
+        written = write_report(directory, name=page.name, title=page.title, description=page.description, blocks=blocks)
+        files += (written.page, written.page.with_suffix(".md"))
+    return files
 
 
 def write_page(job: Job, name: str, blocks: list[Any], stages: Sequence[Stage], results: Results) -> Any:
@@ -219,8 +216,10 @@ def check_devices(job: Job) -> None:
         )
 
 
-def share_definitions(experiment: Experiment) -> None:
-    """Let Ray's workers have the stages that an experiment file itself defines."""
+def share_definitions() -> None:
+    """Let Ray's workers have the stages that the loaded experiment files themselves define."""
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(experiment.module)
+    for name, module in list(sys.modules.items()):
+        if name.startswith(PREFIX):
+            cloudpickle.register_pickle_by_value(module)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from cong.evaluation import Downstream, Evaluate
+from cong.contests import Contest
+from cong.evaluation import Compare, Downstream, Evaluate
 from cong.generation import (
     BestAgainstWorst,
     ConfidentPairs,
@@ -280,3 +281,16 @@ def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = No
     prompts = t.heldout if tuning is None else Subset(prompts=t.prompts, count=tuning)
     responses = t.contrast(prompts, alpha=alpha)
     return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=responses)
+
+
+def compete(t: Transition, model: Model, contest: Contest) -> Compare:
+    """A model's greedy responses in a benchmark of pairs."""
+    baseline = contest.baseline or t.generate(base(t), contest.prompts)
+    return Compare(responses=t.generate(model, contest.prompts), baseline=baseline, judge=contest.judge)
+
+
+def naive_samples(t: Transition) -> Evaluate:
+    """Plain samples of the aligned weak model on the held-out prompts: what contrastive decoding is compared with."""
+    responses = t.generate(t.weak_aligned, t.heldout, sampling=t.scale.sampled)
+    implicit = Score(responses=responses, judge=t.implicit)
+    return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=implicit)

@@ -1,11 +1,15 @@
 """The plan as a tree, as text."""
 
+import textwrap
+
 from cong.graph.demand import Demand
 from cong.graph.plan import Plan
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.launch import Job, check_resources
 from cong.memory import GB, Need
+from cong.scales import scale
+from cong.workload import assumptions, by_kind, reckon
 
 
 def show(job: Job) -> None:
@@ -36,6 +40,24 @@ def _totals(plan: Plan, job: Job) -> None:
     if plan.todo:
         print(f"largest stage needs {plan.peak(job.resources)}; profile {job.resources.name}")
         _needs(plan, job.resources)
+        if scale(job.scale).gpu:
+            _hours(plan, job.resources)
+    for line in job.experiment.remarks(job.cells, job.resources):
+        print(line)
+
+
+def _hours(plan: Plan, resources: Resources) -> None:
+    """Print per kind of stage how many GPU-hours its stages take, and what all of them leave on disk."""
+    total = reckon(plan.todo, resources)
+    print("\nGPU-hours, reckoned")
+    for name, found in by_kind(plan.todo, resources).items():
+        if found.gpu_seconds:
+            print(f"  {name:<20} {found.gpu_hours:>9,.0f}  ({found.stages} stages)")
+    print(f"  {'all':<20} {total.gpu_hours:>9,.0f}")
+    print(f"disk, reckoned: {total.disk_bytes / GB:,.0f} GB, downloaded models included")
+    if total.requests:
+        print(f"judges over HTTP: {total.requests:,} requests at most")
+    print("assumed: " + textwrap.fill(assumptions(resources), width=110, subsequent_indent="  "))
 
 
 def _needs(plan: Plan, resources: Resources) -> None:

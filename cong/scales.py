@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 from cong.benchmarks import GSM8K, HUMANEVAL, MATH, MBPP, BenchmarkPrompts
+from cong.contests import Contest, published_contests
 from cong.errors import UserError
 from cong.evaluation import PAPER_TASKS, WORLD_TASKS, Task
+from cong.evaluation.judging import ExactComparison, NoisyComparison
 from cong.generation import AnswerMatch, ExactReward, RewardModel, Sampling, UnitTests
 from cong.graph.stage import Stage
 from cong.models import HubModel, Model
@@ -46,6 +48,12 @@ class Scale:
     """Per family the weak and the strong size of the paper's main table."""
     in_domain: Callable[[str], "Scale"]
     """Domain (chat, math, code) to the scale with its prompts, judge and, at tiny scale, models."""
+    contests: Callable[[int], tuple[Contest, ...]]
+    """Seed to the benchmarks of pairs."""
+    second_contests: Callable[[int], tuple[Contest, ...]]
+    """The same before another judge."""
+    domains: tuple[str, ...]
+    """What `in_domain` knows and table 4 has, the domain of the other tables left out."""
     max_new_tokens: int
     candidates: Settings
     alignment: Settings
@@ -93,6 +101,12 @@ def _tiny(domain: str = "chat") -> Scale:
         prompts=lambda seed: SyntheticPrompts(world=world(seed), split="train", count=count, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=world(seed), split="heldout", count=256, seed=seed),
         judge=judge,
+        contests=lambda seed: _tiny_contests(seed, ExactComparison(world=World(seed=seed))),
+        # Its error is what one missing item of four costs; ten words more make up for such an item.
+        second_contests=lambda seed: _tiny_contests(
+            seed, NoisyComparison(world=World(seed=seed), noise=0.5, per_word=0.05)
+        ),
+        domains=("math", "code"),
         in_domain=_tiny,
         alpha={"qwen": 0.4, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
@@ -111,6 +125,11 @@ def _tiny(domain: str = "chat") -> Scale:
         tasks=WORLD_TASKS if domain == "chat" else (),
         task_settings=lambda seed: {"source": WorldTasks(world=World(seed=seed), count=256, seed=seed), "chat": True},
     )
+
+
+def _tiny_contests(seed: int, judge: ExactComparison | NoisyComparison) -> tuple[Contest, ...]:
+    heldout = SyntheticPrompts(world=World(seed=seed), split="heldout", count=256, seed=seed)
+    return (Contest(name="against Base", prompts=heldout, judge=judge),)
 
 
 def _tiny_world(domain: str) -> Callable[[int], World | MathWorld | CodeWorld]:
@@ -159,6 +178,8 @@ ARMORM = HubModel(
     revision="eb2676d20da2f2d41082289d23c59b9f7427f955",
     trust_remote_code=True,  # The model's class with its gating layer lies in the repository.
 )
+SECOND_JUDGE = "gpt-5-chat-latest"
+"""The paper says GPT-5. AlpacaEval 2's verdict takes log-probabilities, so it must be a model that gives them."""
 ULTRAFEEDBACK = ("HuggingFaceH4/ultrafeedback_binarized", "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85")
 
 
@@ -173,6 +194,9 @@ def _paper(domain: str = "chat") -> Scale:
         prompts=lambda seed: prompts,
         heldout=lambda seed: heldout,
         judge=lambda seed: judge,
+        contests=lambda seed: published_contests(),
+        second_contests=lambda seed: published_contests(SECOND_JUDGE),
+        domains=("math", "gsm8k", "code", "mbpp"),
         in_domain=_paper,
         alpha={"qwen": 0.5, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "8B")},

@@ -93,7 +93,7 @@ def tune(job: Job, search: Search) -> Path:
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
-    share_definitions(job.experiment)
+    share_definitions()
     with executor(job.resources) as (_, capacity):
         check_capacity(job.plan, job.resources, capacity)
         return _tracked(job, search, capacity)

@@ -1,71 +1,106 @@
-"""Chat, math and code: does weak-to-strong generalization carry over to tasks with right and wrong answers?
+"""Table 4: does weak-to-strong generalization carry over to math and code, beside chat?
 
 Math is judged by the final answer, code by running it against tests in a sandbox; both rewards are 0 or 1.
 
     cong run experiments/domains.py --set seeds=0,1,2
-    cong run experiments/domains.py --scale paper --profile h200x8 --set domains=gsm8k,math,code,mbpp
+    cong run experiments/domains.py --scale paper --profile h200x8 --set families=qwen,llama
+    cong run experiments/domains.py --set domains=math
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from cong import methods
+from cong import methods, tables
 from cong.experiment import Cell, Results
-from cong.report import Block, Responses, Table
+from cong.report import Block, Entry, Responses, Table, ranked_table
 from cong.report.examples import side_by_side
+from cong.report.published import Published, load_published
 from cong.report.statistics import best_row, difference, estimate, select, values_of
 
-METHODS = ("Weak", "Weak (aligned)", "Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
+PAPER = Path(__file__).with_name("paper.toml")
+METHODS = ("Weak", "Weak (aligned)", *tables.WEAK_TO_STRONG)
+COLUMNS = {"math": "math", "gsm8k": "gsm8k", "code": "humaneval", "mbpp": "mbpp"}
+"""Domain to the column of table 4 that stands beside it."""
 
 
 def cells(
     scale,
     *,
-    domains: tuple[str, ...] = ("chat", "math", "code"),
+    domains: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] = (0,),
-    family: str = "qwen",
+    families: tuple[str, ...] = ("qwen",),
     alpha: float | None = None,
     beta: float = 0.5,
 ) -> list[Cell]:
-    alpha = scale.alpha[family] if alpha is None else alpha
-    weak, strong = scale.sizes[family]
     found = []
-    for domain in domains:
-        for seed in seeds:
-            t = methods.transition(family, weak=weak, strong=strong, scale=scale.in_domain(domain), seed=seed)
-            models = {
-                "Weak": t.weak,
-                "Weak (aligned)": t.weak_aligned,
-                "Base": methods.base(t),
-                "Weak SFT (pre)": methods.weak_sft_pre(t),
-                "Weak SFT (post)": methods.weak_sft_post(t),
-                "ConG-S": methods.cong_s(t, alpha=alpha),
-                "ConG": methods.cong(t, alpha=alpha, beta=beta),
-            }
-            axes = {"domain": domain, "seed": seed, "alpha": alpha, "beta": beta}
-            found += [
-                Cell(stage=methods.evaluate(t, model), axes={"method": method, **axes})
-                for method, model in models.items()
-            ]
+    for family in families:
+        contrast = scale.alpha[family] if alpha is None else alpha
+        weak, strong = scale.sizes[family]
+        for domain in domains or ("chat", *scale.domains):
+            given = scale if domain == "chat" else scale.in_domain(domain)
+            for seed in seeds:
+                t = methods.transition(family, weak=weak, strong=strong, scale=given, seed=seed)
+                models = {"Weak": t.weak, "Weak (aligned)": t.weak_aligned}
+                models |= tables.weak_to_strong(t, alpha=contrast, beta=beta)
+                axes = {"family": family, "domain": domain, "seed": seed, "alpha": contrast, "beta": beta}
+                found += [
+                    Cell(stage=methods.evaluate(t, model), axes={"method": method, **axes})
+                    for method, model in models.items()
+                ]
     return found
 
 
 def report(results: Results) -> Iterator[Block]:
-    domains = values_of(results, "domain")
+    published = load_published(PAPER)
+    for family in values_of(results, "family"):
+        found = select(results, family=family)
+        domains = values_of(found, "domain")
+        yield _rewards(family, found, domains)
+        if checked := [domain for domain in domains if domain != "chat"]:
+            yield _beside_the_paper(family, found, checked, published.get(("domains", family)))
+        yield _gains(family, found, domains)
+        yield from (_examples(family, found, domain) for domain in checked)
+
+
+def _rewards(family: str, results: Results, domains: list[str]) -> Table:
     columns = [
         [estimate(select(results, method=method, domain=domain), "reward") for method in METHODS] for domain in domains
     ]
-    yield Table(
-        title="Reward on held-out prompts, greedy",
+    return Table(
+        title=f"{family}: reward on held-out prompts, greedy",
         columns=("method", *domains),
         rows=[(method, *(str(column[row]) for column in columns)) for row, method in enumerate(METHODS)],
         best=(None, *(best_row(column) for column in columns)),
         caption="Mean and 95 % interval. In math and code it is the share of right answers and of passed programs.",
     )
-    yield _gains(results, domains)
-    yield from (_examples(results, domain) for domain in domains if domain != "chat")
 
 
-def _gains(results: Results, domains: list[str]) -> Table:
+def _beside_the_paper(family: str, results: Results, domains: list[str], published: Published | None) -> Table:
+    """Gains over Base: they can be compared with the paper's where the shares themselves cannot."""
+    base = {domain: select(results, method="Base", domain=domain) for domain in domains}
+
+    def gain(method: str, domain: str) -> Entry:
+        found = difference(select(results, method=method, domain=domain), base[domain], "reward").times(100)
+        text = f"{found.mean:+.1f} [{found.low:.1f}, {found.high:.1f}]"
+        return Entry(text=text, value=found.mean, paper=_printed_gain(published, method, domain))
+
+    return ranked_table(
+        title=f"{family}: gain over Base, in points",
+        columns=dict.fromkeys(domains, "higher"),
+        rows={method: [gain(method, domain) for domain in domains] for method in tables.WEAK_TO_STRONG[1:]},
+        caption="Mean and 95 % interval, paired by prompt."
+        + (f" The paper: {published.source}; code stands beside its humaneval." if published else ""),
+    )
+
+
+def _printed_gain(published: Published | None, method: str, domain: str) -> str:
+    if published is None or domain not in COLUMNS:
+        return ""
+    column = COLUMNS[domain]
+    return f"{published.value(method, column) - published.value('Base', column):+.2f}"
+
+
+def _gains(family: str, results: Results, domains: list[str]) -> Table:
     pairs = (("ConG-S", "Base"), ("ConG-S", "Weak SFT (post)"), ("ConG-S", "Weak (aligned)"), ("ConG", "ConG-S"))
     rows = [
         (
@@ -83,10 +118,10 @@ def _gains(results: Results, domains: list[str]) -> Table:
         )
         for better, worse in pairs
     ]
-    return Table(title="Differences, paired by prompt", columns=("difference", *domains), rows=rows)
+    return Table(title=f"{family}: differences, paired by prompt", columns=("difference", *domains), rows=rows)
 
 
-def _examples(results: Results, domain: str) -> Responses:
+def _examples(family: str, results: Results, domain: str) -> Responses:
     first = values_of(results, "seed")[0]
     found = {method: select(results, method=method, domain=domain, seed=first)[0] for method in METHODS}
-    return side_by_side(found, count=3, title=f"Three prompts, {domain}", caption="Reward in brackets.")
+    return side_by_side(found, count=3, title=f"{family}: three prompts, {domain}", caption="Reward in brackets.")

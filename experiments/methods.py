@@ -2,7 +2,8 @@
 
 Weak-to-strong rows change the strong model and are compared with it; the rows for one model change the weak model.
 A family such as `llama-qwen` is a weak Llama and a strong Qwen. The search ranges of ORPO and SimPO are axes; with
-several values the best one stands for the method, as in the paper.
+several values the best one stands for the method, as in the paper. The benchmarks of pairs are the scale's: at tiny
+scale the exact reward decides against the responses of Base, at paper scale AlpacaEval 2 and Arena-Hard are played.
 
     cong run experiments/methods.py --set seeds=0,1,2
     cong run experiments/methods.py --set families=qwen --set orpo_weight=0.1,0.5,1,2
@@ -13,18 +14,21 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods
+from cong import methods, tables
 from cong.experiment import Cell, Results
-from cong.report import Block, Table, Text
-from cong.report.published import Published, contradictions, load_published, order_correlation, ranks
-from cong.report.statistics import best_row, estimate, select, values_of
+from cong.models import Model
+from cong.report import Block, Table
+from cong.report.published import load_published
+from cong.report.statistics import estimate, select, values_of
 
 FAMILIES = ("qwen", "llama", "llama-qwen", "qwen-llama")
 SETTINGS = {
-    "weak to strong": ("Base", "Weak SFT (pre)", "Weak SFT (post)", "WeakTeacher", "AuxConf", "WSPO", "ConG-S", "ConG"),
+    "weak to strong": tables.WEAK_TO_STRONG,
     "one model": ("Base", "DPO", "ORPO", "SimPO", "ConG-S (self)", "ConG (self)"),
 }
 PAPER = Path(__file__).with_name("paper.toml")
+Row = tuple[dict, Model]
+"""What distinguishes a row, and its model."""
 
 
 def cells(
@@ -43,63 +47,42 @@ def cells(
     searched = {"weight": orpo_weight or (None,), "beta": simpo_beta or (None,), "gamma": simpo_gamma or (None,)}
     found = []
     for seed, family in itertools.product(seeds, families):
-        t = _transition(family, weak=weak, strong=strong, scale=scale, seed=seed)
+        t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
         contrast = scale.alpha[family.partition("-")[0]] if alpha is None else alpha
         axes = {"family": family, "seed": seed, "alpha": contrast, "beta": beta}
-        for method, model in _weak_to_strong(t, contrast, beta).items():
-            named = {"method": method, "setting": "weak to strong", **axes}
-            found.append(Cell(stage=methods.evaluate(t, model), axes=named))
+        models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
+        found += _judged(t, [({"method": name}, model) for name, model in models.items()], axes, "weak to strong")
         if t.same_tokenizer:
-            found += _one_model(t.self_aligned, contrast, beta, searched, {"setting": "one model", **axes})
+            alone = t.self_aligned
+            found += _judged(alone, _one_model(alone, contrast, beta, searched), axes, "one model")
     return found
 
 
-def _transition(family: str, *, weak: str | None, strong: str | None, scale, seed: int) -> methods.Transition:
-    ours, _, theirs = family.partition("-")
-    unknown = {ours, theirs or ours} - set(scale.sizes)
-    if unknown:
-        raise ValueError(f"families={family}: unknown {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
-    return methods.transition(
-        ours,
-        weak=weak or scale.sizes[ours][0],
-        strong=strong or scale.sizes[theirs or ours][1],
-        strong_family=theirs or None,
-        scale=scale,
-        seed=seed,
-    )
+def _judged(t: methods.Transition, rows: list[Row], axes: dict, setting: str) -> list[Cell]:
+    """Return the cells of a setting: rewards of held-out responses, and the benchmarks of pairs."""
+    named = [({**own, "setting": setting, **axes}, model) for own, model in rows]
+    cells = [Cell(stage=methods.evaluate(t, model), axes=own) for own, model in named]
+    return cells + tables.contest_cells(t, rows=named, contests=t.scale.contests(t.seed))
 
 
-def _weak_to_strong(t: methods.Transition, alpha: float, beta: float) -> dict:
-    return {
-        "Base": methods.base(t),
-        "Weak SFT (pre)": methods.weak_sft_pre(t),
-        "Weak SFT (post)": methods.weak_sft_post(t),
-        "WeakTeacher": methods.weak_teacher(t),
-        "AuxConf": methods.aux_conf(t),
-        "WSPO": methods.wspo(t),
-        "ConG-S": methods.cong_s(t, alpha=alpha),
-        "ConG": methods.cong(t, alpha=alpha, beta=beta),
-    }
-
-
-def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict, axes: dict) -> list[Cell]:
-    models: list[tuple[str, dict, object]] = [("Base", {}, methods.base(t)), ("DPO", {}, methods.dpo(t))]
+def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[Row]:
+    rows: list[Row] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
     for weight in searched["weight"]:
-        models.append(("ORPO", {"orpo_weight": weight}, methods.orpo(t, weight=weight)))
+        rows.append((_given("ORPO", orpo_weight=weight), methods.orpo(t, weight=weight)))
     for b, gamma in itertools.product(searched["beta"], searched["gamma"]):
-        models.append(("SimPO", {"simpo_beta": b, "simpo_gamma": gamma}, methods.simpo(t, beta=b, gamma=gamma)))
-    models.append(("ConG-S (self)", {}, methods.cong_s(t, alpha=alpha)))
-    models.append(("ConG (self)", {}, methods.cong(t, alpha=alpha, beta=beta)))
-    return [
-        Cell(
-            stage=methods.evaluate(t, model),  # pyright: ignore[reportArgumentType]
-            axes={"method": method, **{key: v for key, v in setting.items() if v is not None}, **axes},
-        )
-        for method, setting, model in models
-    ]
+        rows.append((_given("SimPO", simpo_beta=b, simpo_gamma=gamma), methods.simpo(t, beta=b, gamma=gamma)))
+    rows.append(({"method": "ConG-S (self)"}, methods.cong_s(t, alpha=alpha)))
+    rows.append(({"method": "ConG (self)"}, methods.cong(t, alpha=alpha, beta=beta)))
+    return rows
+
+
+def _given(method: str, **setting: float | None) -> dict:
+    return {"method": method, **{name: value for name, value in setting.items() if value is not None}}
 
 
 def report(results: Results) -> Iterator[Block]:
+    contests = [result for result in results if tables.is_contest(result)]
+    results = [result for result in results if not tables.is_contest(result)]
     best = {
         (setting, family): _by_method(select(results, setting=setting, family=family), names)
         for setting, names in SETTINGS.items()
@@ -108,16 +91,24 @@ def report(results: Results) -> Iterator[Block]:
     yield _overview(best)
     published = load_published(PAPER)
     for key, found in best.items():
-        yield _beside_the_paper(key, found, published.get(key))
+        title = f"{key[1].replace('-', ' to ')}, {key[0]}"
+        yield tables.reward_table(title, found, published.get(key))
         if key in published:
-            yield _disagreements(found, published[key])
+            yield tables.disagreements(found, published[key])
+        played = select(contests, setting=key[0], family=key[1])
+        yield tables.contest_table(
+            f"{title}: benchmarks of pairs",
+            {name: _alike(played, one) for name, one in found.items()},
+            tables=[result for result in played if tables.is_style_table(result)],
+            published=published.get(key),
+        )
     if any("orpo_weight" in result.axes or "simpo_beta" in result.axes for result in results):
         yield _searched(results)
 
 
 def _by_method(results: Results, names: tuple[str, ...]) -> dict[str, Results]:
     """Return the results of each method, of its best setting where several were searched."""
-    return {name: max(_variants(select(results, method=name)), key=_mean) for name in names}
+    return {name: max(_variants(select(results, method=name)), key=tables.mean_reward) for name in names}
 
 
 def _variants(results: Results) -> list[Results]:
@@ -127,8 +118,10 @@ def _variants(results: Results) -> list[Results]:
     return list(groups.values())
 
 
-def _mean(results: Results) -> float:
-    return estimate(results, "reward").mean
+def _alike(contests: Results, chosen: Results) -> Results:
+    """Return the comparisons of the very models whose rewards were chosen."""
+    axes = {name: value for name, value in chosen[0].axes.items() if name != "seed"}
+    return select(contests, **axes)
 
 
 def _overview(best: dict[tuple[str, str], dict[str, Results]]) -> Table:
@@ -145,59 +138,8 @@ def _overview(best: dict[tuple[str, str], dict[str, Results]]) -> Table:
         title="Reward on held-out prompts, greedy",
         columns=("method", *(family.replace("-", " to ") for family in families)),
         rows=rows,
-        caption=_interval(next(iter(best.values()))["Base"]) + " Across families there is no row for one model.",
-    )
-
-
-def _interval(results: Results) -> str:
-    seeds = len(values_of(results, "seed"))
-    over = "Student's t over seeds" if seeds > 1 else "bootstrap over prompts; the spread between seeds is not in it"
-    return f"Mean and 95 % interval ({over}); {seeds} seed{'s' if seeds > 1 else ''}."
-
-
-def _beside_the_paper(key: tuple[str, str], found: dict[str, Results], published: Published | None) -> Table:
-    columns = [
-        [estimate(results, measure) for results in found.values()] for measure in ("reward", "win_rate", "tokens")
-    ]
-    theirs = published.averages if published else {}
-    here = ranks({name: _mean(results) for name, results in found.items() if name in theirs})
-    there = ranks({name: score for name, score in theirs.items() if name in found})
-    rows = [
-        (
-            name,
-            *(str(column[index]) for column in columns),
-            f"{theirs[name]:.1f}" if name in theirs else "",
-            f"{here[name]} / {there[name]}" if name in theirs else "",
-        )
-        for index, name in enumerate(found)
-    ]
-    source = f" The paper's average: {published.source}." if published else ""
-    return Table(
-        title=f"{key[1].replace('-', ' to ')}, {key[0]}",
-        columns=(
-            "method",
-            "reward, greedy",
-            "wins against base",
-            "tokens",
-            "paper's average",
-            "place here / in the paper",
-        ),
-        rows=rows,
-        best=(None, best_row(columns[0]), best_row(columns[1]), None, None, None),
-        caption=_interval(found["Base"]) + source,
-    )
-
-
-def _disagreements(found: dict[str, Results], published: Published) -> Text:
-    rho = order_correlation({name: _mean(results) for name, results in found.items()}, published)
-    pairs = [
-        f"{pair.better_here} above {pair.better_there} by {pair.measured} (the paper has it {pair.published:.1f} below)"
-        for pair in contradictions(found, published, "reward")
-    ]
-    listed = "; ".join(pairs) if pairs else "none"
-    return Text(
-        text=f"Spearman correlation of the order with the paper's: {rho:.2f}. Pairs of methods in the other order than "
-        f"in the paper, by a difference paired by prompt whose 95 % interval excludes 0: {listed}."
+        caption=tables.interval_note(next(iter(best.values()))["Base"])
+        + " Across families there is no row for one model.",
     )
 
 

@@ -58,12 +58,14 @@ def cells(
         for strong in strongs:
             axes = {"panel": "strong size", "weak": from_weak, "strong": strong, **common}
             found += _row(between(from_weak, strong), axes)
-        for panel, onward in (("staged", alpha), ("staged, own alpha", onward_alpha)):
+        for panel, onward in (("staged", alpha), ("staged, own alpha", onward_alpha)) if path else ():
             alphas = (alpha, *(onward for _ in path[2:]))
             steps = methods.staged(family, sizes=path, scale=scale, alphas=alphas, beta=beta, seed=seed)
             for step, (weak, strong), own in zip(steps, itertools.pairwise(path), alphas, strict=True):
                 found += _row(step, {"panel": panel, "weak": weak, "strong": strong, **common, "alpha": own})
-        found += _row(between(path[0], path[-1]), {"panel": "direct", "weak": path[0], "strong": path[-1], **common})
+        if path:
+            ends = {"panel": "direct", "weak": path[0], "strong": path[-1]}
+            found += _row(between(path[0], path[-1]), {**ends, **common})
     return found
 
 
@@ -98,8 +100,10 @@ def report(results: Results) -> Iterator[Block]:
         ("staged, own alpha", "Staged path, later steps with an alpha of their own"),
         ("direct", "Direct transition over the whole path"),
     ):
-        yield _transitions(select(results, panel=panel), title)
-    yield _staged_against_direct(results)
+        if found := select(results, panel=panel):
+            yield _transitions(found, title)
+    if select(results, panel="direct"):
+        yield _staged_against_direct(results)
 
 
 def _sizes(results: Results) -> Table:
@@ -176,7 +180,8 @@ def _figure(results: Results) -> Figure:
             axes.set_xlabel(f"{axis} model ({other}: {', '.join(values_of(found, other))})")
             axes.set_ylabel("reward, greedy")
         for panel in STAGED:
-            line(panels[1], select(results, panel=panel), "strong", "ConG", panel)
+            if staged := select(results, panel=panel):
+                line(panels[1], staged, "strong", "ConG", panel)
         panels[1].legend(frameon=False, fontsize=8)
 
     return Figure(

@@ -3,6 +3,8 @@
 import dataclasses
 
 from cong import methods
+from cong.contests import Contest
+from cong.evaluation import ExactComparison, NoisyComparison
 from cong.experiment import Cell
 from cong.generation import ExactReward
 from cong.prompts import SyntheticPrompts
@@ -21,12 +23,19 @@ def small_scale(*, prompts: int = 48, steps: int = 60) -> Scale:
         prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=prompts, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=WORLD, split="heldout", count=8),
         judge=lambda seed: ExactReward(world=WORLD),
+        contests=lambda seed: _contests(ExactComparison(world=WORLD)),
+        second_contests=lambda seed: _contests(NoisyComparison(world=WORLD, noise=0.5, per_word=0.05)),
         max_new_tokens=24,
         alignment={**training, "beta": 0.1},
         weak_sft=training,
         sft=training,
         dpo=training,
     )
+
+
+def _contests(judge: ExactComparison | NoisyComparison) -> tuple[Contest, ...]:
+    heldout = SyntheticPrompts(world=WORLD, split="heldout", count=8)
+    return (Contest(name="against Base", prompts=heldout, judge=judge),)
 
 
 def small_model(family: str, size: str, seed: int, *, steps: int = 60) -> Pretrain:

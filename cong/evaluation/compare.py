@@ -17,7 +17,8 @@ from cong.data import RESPONSES, Row, by_prompt, check_failures, read_rows, writ
 from cong.errors import UserError
 from cong.evaluation.judging.ask import Judged, judge_pairs
 from cong.evaluation.judging.client import JudgeClient, api_key
-from cong.evaluation.judging.judges import AlpacaEval2, ExactComparison, Pair, PairJudge
+from cong.evaluation.judging.judges import AlpacaEval2, PairJudge
+from cong.evaluation.judging.local import LocalJudge, Pair
 from cong.evaluation.outcome import outcome
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
@@ -78,7 +79,7 @@ class Compare(Stage):
         return str(self.judge)
 
     def check(self) -> None:
-        if isinstance(self.judge, ExactComparison):
+        if isinstance(self.judge, LocalJudge):
             return
         api_key()
         if isinstance(self.judge, AlpacaEval2) and self.judge.tables is not None:
@@ -104,7 +105,7 @@ class Compare(Stage):
         ctx.summary(**_costs(finished), **outcome(self.judge, finished))
 
     def _judge(self, ctx: Context, pairs: dict[str, Pair]) -> dict[str, Judged]:
-        if isinstance(self.judge, ExactComparison):
+        if isinstance(self.judge, LocalJudge):
             return {name: Judged(verdict=self.judge.verdict(pair)) for name, pair in pairs.items()}
         settings = ctx.resources.judging
         client = JudgeClient(settings=settings, directory=judgments_dir(ctx))

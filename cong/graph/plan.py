@@ -5,6 +5,7 @@ Nothing is imported, started or computed; ten thousand cells are planned in seco
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from cong.errors import UserError
 from cong.graph.demand import Demand
@@ -35,9 +36,13 @@ class Plan:
         fault = self.faults.get(stage.fingerprint)
         if fault is None:
             return "cached"
-        if stage not in self.todo:
+        if stage.fingerprint not in self._needed:
             return "not needed"
         return "to run" if fault == NOT_FINISHED else f"to run ({fault})"
+
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        return frozenset(stage.fingerprint for stage in self.todo)
 
     def peak(self, resources: Resources) -> Demand:
         """Return the largest demand of a single stage to run: what a cluster must have at the least."""

@@ -69,6 +69,10 @@ class Resources:
     """Training writes a checkpoint when this much time has passed since the last one."""
     gpu_memory_gb: float | None = None
     """Memory of a GPU in 10^9 bytes; a stage that needs more is refused. None, as for a CPU, checks nothing."""
+    gpu_tflops: float | None = None
+    """Peak rate of a GPU in 10^12 dense operations per second, in the dtype: what hours are reckoned from."""
+    gpu_bandwidth: float | None = None
+    """Peak rate of a GPU's memory in 10^9 bytes per second."""
     sizes: tuple[SizeSettings, ...] = ()
     """Settings for smaller models, by rising size; the profile's own hold for larger ones and those of unknown size."""
     judging: Judging = field(default_factory=Judging)

@@ -129,6 +129,11 @@ def _needed(model: Any) -> dict[str, Stage]:
     return {stage.fingerprint: stage for stage in stages if not isinstance(stage, GIVEN)}
 
 
+def trainings_of(stage: Stage) -> list[Stage]:
+    """Return the trainings behind the model whose responses a stage evaluates."""
+    return _trainings(evaluated_model(stage))
+
+
 def _trainings(model: Any) -> list[Stage]:
     """Return the chain of trainings that ends with a model, with the log-probabilities that their losses need."""
     found: list[Stage] = []

@@ -1,11 +1,14 @@
 """Means over seeds, with intervals, for tables and figures."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cong.evaluation import EVALUATION, bootstrap
 from cong.experiment import Result, Results
+
+_NORMAL = 1.96
+"""Standard errors in half a 95 % interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +19,16 @@ class Estimate:
     low: float
     high: float
     seeds: int
+    error: float = 0.0
+    """Standard error over seeds; 0 for one."""
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def times(self, factor: float) -> "Estimate":
+        """Return the same in another unit, such as points for shares."""
+        values = {name: factor * getattr(self, name) for name in ("mean", "low", "high", "error")}
+        return Estimate(**values, seeds=self.seeds)
 
 
 def estimate(results: Iterable[Result], name: str) -> Estimate:
@@ -37,11 +47,35 @@ def estimate(results: Iterable[Result], name: str) -> Estimate:
 
 def difference(first: Results, second: Results, name: str) -> Estimate:
     """Return the mean of `first` - `second`, paired by prompt and seed, with an interval like that of `estimate`."""
-    gaps = [_gaps(one, other, name) for one, other in zip(first, second, strict=True)]
+    return contrast([(1.0, first), (-1.0, second)], name)
+
+
+def contrast(terms: Sequence[tuple[float, Results]], name: str) -> Estimate:
+    """Return the weighted sum of a measure over several sets of results, paired by prompt and seed.
+
+    Weights that sum to 0 compare: 1 and -1 are a difference, centred values of an axis a slope. The interval is like
+    that of `estimate`.
+    """
+    gaps = [_sums(list(zip([weight for weight, _ in terms], results, strict=True)), name)
+            for results in zip(*(results for _, results in terms), strict=True)]  # fmt: skip
     if len(gaps) == 1:
         found = bootstrap("gap", gaps[0], seed=0)
         return Estimate(mean=found["gap"], low=found["gap_low"], high=found["gap_high"], seeds=1)
     return over_seeds([sum(values) / len(values) for values in gaps])
+
+
+def mean_difference(first: Results, second: Results, names: Sequence[str]) -> Estimate:
+    """Return `first` - `second` in the mean of several figures of the summaries, such as accuracies, paired by seed.
+
+    With one seed the interval is made of the figures' own standard errors, as if nothing were paired: it is too wide.
+    """
+    pairs = list(zip(first, second, strict=True))
+    gaps = [sum(one.values[name] - other.values[name] for name in names) / len(names) for one, other in pairs]
+    if len(gaps) > 1:
+        return over_seeds(gaps)
+    squares = (result.values[f"{name}_se"] ** 2 for result in pairs[0] for name in names)
+    half = _NORMAL * math.sqrt(sum(squares)) / len(names)
+    return Estimate(mean=gaps[0], low=gaps[0] - half, high=gaps[0] + half, seeds=1)
 
 
 def over_seeds(values: list[float]) -> Estimate:
@@ -51,14 +85,17 @@ def over_seeds(values: list[float]) -> Estimate:
     mean = sum(values) / len(values)
     error = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
     half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-    return Estimate(mean=mean, low=mean - half, high=mean + half, seeds=len(values))
+    return Estimate(mean=mean, low=mean - half, high=mean + half, seeds=len(values), error=error)
 
 
-def _gaps(first: Result, second: Result, name: str) -> list[float]:
-    if first.axes["seed"] != second.axes["seed"]:
-        raise ValueError(f"a pair of two seeds: {first.cell.name} and {second.cell.name}")
-    theirs = {row["prompt_id"]: row[name] for row in second.rows(EVALUATION)}
-    return [row[name] - theirs[row["prompt_id"]] for row in first.rows(EVALUATION)]
+def _sums(terms: Sequence[tuple[float, Result]], name: str) -> list[float]:
+    """Return the weighted sum for every prompt that the first result has."""
+    first = terms[0][1]
+    for _, other in terms:
+        if other.axes["seed"] != first.axes["seed"]:
+            raise ValueError(f"a pair of two seeds: {first.cell.name} and {other.cell.name}")
+    tables = [(weight, {row["prompt_id"]: row[name] for row in result.rows(EVALUATION)}) for weight, result in terms]
+    return [sum(weight * table[prompt] for weight, table in tables) for prompt in tables[0][1]]
 
 
 def select(results: Results, **axes: object) -> Results:

@@ -3,6 +3,7 @@
 AlpacaEval2()                          one game, the verdict read from log-probabilities: WR and LC
 ArenaHardJudge(version="v0.1")         two games with swapped places, verdicts in the text: WR; SC by `ArenaHardTable`
 ExactComparison(world=world)           the exact rewards of the synthetic world: WR and LC, no server
+NoisyComparison(world=world, ...)      the same with errors and a taste for length: another judge of that world
 
 What a judge is asked and how its answers are read stands here; `options` changes or, with None, drops parameters of the
 request: `options=(("max_tokens", None), ("max_completion_tokens", 4096))` for models that want it so.
@@ -17,31 +18,12 @@ from typing import Any
 from cong.evaluation.arena_hard import Version, share_of_a, verdict_of
 from cong.evaluation.judging.cache import Body
 from cong.evaluation.judging.faults import UnusableAnswer
+from cong.evaluation.judging.local import LocalJudge, Pair, Verdict
 from cong.evaluation.judging.templates import ALPACA_EVAL_2, ARENA_HARD, Template
 from cong.prompts import LocalFile
-from cong.synthetic.world import World
 
 Options = tuple[tuple[str, str | int | float | bool | None], ...]
 TOP_LOGPROBS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """What is compared. `finished` tells, for each side, whether its end token was written."""
-
-    instruction: str
-    output: str
-    baseline: str
-    finished: tuple[bool, bool] = (True, True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """How a pair was judged: 1 where the baseline wins, 2 where the model does; None without a verdict."""
-
-    preference: float | None
-    labels: tuple[str | None, ...] = ()
-    """What the judge said, game by game."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,28 +107,8 @@ class ArenaHardJudge:
         return Verdict(preference=1 + sum(shares) / len(shares) if shares else None, labels=labels)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExactComparison:
-    """Compares by the exact reward of the synthetic world; equal rewards are a draw."""
-
-    world: World
-
-    def __str__(self) -> str:
-        return "exact"
-
-    def verdict(self, pair: Pair, responses: Sequence[Body] = ()) -> Verdict:
-        """Return the verdict."""
-        from cong.synthetic.reward import exact_reward
-
-        ours, theirs = (
-            exact_reward(self.world, prompt=pair.instruction, response=text, finished=finished)
-            for text, finished in zip((pair.output, pair.baseline), pair.finished, strict=True)
-        )
-        return Verdict(preference=1.5 if ours == theirs else 1.0 + (ours > theirs))
-
-
 HttpJudge = AlpacaEval2 | ArenaHardJudge
-PairJudge = HttpJudge | ExactComparison
+PairJudge = HttpJudge | LocalJudge
 
 
 def switched(instruction: str) -> bool:

@@ -3,6 +3,7 @@
 from cong.evaluation.rating.agreement import Agreement, OrderAgreement, agreements, orders
 from cong.evaluation.rating.ratings import AGREEMENT, ORDER, RATINGS, WIN_RATES, Ratings
 from cong.evaluation.rating.sample import KEY, PAGE, TABLE, RatingSample
+from cong.evaluation.rating.simulated import SimulatedRaters
 
 __all__ = [
     "AGREEMENT",
@@ -16,6 +17,7 @@ __all__ = [
     "OrderAgreement",
     "RatingSample",
     "Ratings",
+    "SimulatedRaters",
     "agreements",
     "orders",
 ]

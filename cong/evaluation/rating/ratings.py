@@ -3,7 +3,8 @@
     Ratings(sample=sample, files=(LocalFile(path="ratings-ann.csv"), LocalFile(path="ratings-bob.csv")))
 
 A file is the CSV that the page downloads, or the sample's own table filled in: columns sample, item, rater and rating
-(A, tie or B; empty where there is none). The summary holds `kappa` of raters and judge, all raters taken together.
+(A, tie or B; empty where there is none); `SimulatedRaters` can stand in its place. The summary holds `kappa` of raters
+and judge, all raters taken together.
 """
 
 import csv
@@ -17,6 +18,7 @@ from cong.errors import UserError
 from cong.evaluation.rating.agreement import Preferences, agreements, orders, win_rates
 from cong.evaluation.rating.sample import KEY, RatingSample
 from cong.evaluation.rating.sample import RATINGS as CHOICES
+from cong.evaluation.rating.simulated import RATED, SimulatedRaters
 from cong.graph.stage import Context, Stage
 from cong.prompts import LocalFile
 
@@ -34,14 +36,16 @@ class Ratings(Stage):
     """The ratings of one sample. `people` is what its raters say together: the mean of their preferences."""
 
     sample: RatingSample
-    files: tuple[LocalFile, ...]
+    files: tuple[LocalFile | SimulatedRaters, ...]
 
     def check(self) -> None:
-        self._read()
+        files = [file for file in self.files if isinstance(file, LocalFile)]
+        if files or not self.files:
+            self._read(files)
 
     def run(self, ctx: Context) -> None:
         key = {row["item"]: row for row in read_rows(ctx.path(self.sample) / KEY)}
-        rows = [_rated(row, key) for row in self._read()]
+        rows = [_rated(row, key) for row in self._read([_file(ctx, file) for file in self.files])]
         write_rows(ctx.out / RATINGS, rows)
         judges = judges_of(rows, list(key.values()))
         agreed, ordered = agreements(judges), orders(judges)
@@ -51,8 +55,8 @@ class Ratings(Stage):
         ctx.summary(raters=len({row["rater"] for row in rows}), ratings=len(rows), items=len(judges[PEOPLE]))
         ctx.summary(**_against_judge(agreed, ordered))
 
-    def _read(self) -> list[Row]:
-        rows = [row for file in self.files for row in read_ratings(file, sample=self.sample.sample_id)]
+    def _read(self, files: list[LocalFile]) -> list[Row]:
+        rows = [row for file in files for row in read_ratings(file, sample=self.sample.sample_id)]
         seen: set[tuple[str, str]] = set()
         for row in rows:
             if (row["rater"], row["item"]) in seen:
@@ -61,6 +65,10 @@ class Ratings(Stage):
         if not rows:
             raise UserError("the rating files hold no rating")
         return rows
+
+
+def _file(ctx: Context, file: LocalFile | SimulatedRaters) -> LocalFile:
+    return file if isinstance(file, LocalFile) else LocalFile(path=str(ctx.path(file) / RATED))
 
 
 def read_ratings(file: LocalFile, *, sample: str) -> list[Row]:

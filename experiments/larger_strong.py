@@ -1,0 +1,56 @@
+"""Table 6: the methods with the largest strong model
+
+The strong model is Qwen2.5-14B, or what stands for it. The paper does not name the weak model; here it is table 1's.
+
+    cong run experiments/larger_strong.py --set seeds=0,1,2
+    cong plan experiments/larger_strong.py --scale paper --profile l40x4
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cong import methods, tables
+from cong.experiment import Cell, Results
+from cong.report import Block
+from cong.report.published import load_published
+from cong.report.statistics import values_of
+
+PAPER = Path(__file__).with_name("paper.toml")
+
+
+def cells(
+    scale,
+    *,
+    seeds: tuple[int, ...] = (0,),
+    family: str = "qwen",
+    strong: str = "14B",
+    weak: str | None = None,
+    alpha: float | None = None,
+    beta: float = 0.5,
+) -> list[Cell]:
+    found = []
+    for seed in seeds:
+        t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
+        contrast = scale.alpha[family] if alpha is None else alpha
+        axes = {"family": family, "strong": strong, "seed": seed, "alpha": contrast, "beta": beta}
+        models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
+        rows = [({"method": name, **axes}, model) for name, model in models.items()]
+        found += [Cell(stage=methods.evaluate(t, model), axes=own) for own, model in rows]
+        found += tables.contest_cells(t, rows=rows, contests=scale.contests(seed))
+    return found
+
+
+def report(results: Results) -> Iterator[Block]:
+    played = [result for result in results if tables.is_contest(result)]
+    rewards = tables.by_method([result for result in results if result not in played], tables.WEAK_TO_STRONG)
+    published = load_published(PAPER).get(("larger", str(results[0].axes["family"])))
+    title = f"{results[0].axes['family']} to {values_of(results, 'strong')[0]}"
+    yield tables.reward_table(title, rewards, published)
+    if published:
+        yield tables.disagreements(rewards, published)
+    yield tables.contest_table(
+        f"{title}: benchmarks of pairs",
+        tables.by_method(played, tables.WEAK_TO_STRONG),
+        tables=[result for result in played if tables.is_style_table(result)],
+        published=published,
+    )
