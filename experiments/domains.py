@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cong import methods, tables
 from cong.experiment import Cell, Results
-from cong.report import Block, Entry, Responses, Table, ranked_table
-from cong.report.examples import side_by_side
+from cong.report import Block, Entry, Table, ranked_table
 from cong.report.published import Published, load_published
 from cong.report.statistics import best_row, difference, estimate, select, values_of
 
@@ -59,7 +58,6 @@ def report(results: Results) -> Iterator[Block]:
         if checked := [domain for domain in domains if domain != "chat"]:
             yield _beside_the_paper(family, found, checked, published.get(("domains", family)))
         yield _gains(family, found, domains)
-        yield from (_examples(family, found, domain) for domain in checked)
 
 
 def _rewards(family: str, results: Results, domains: list[str]) -> Table:
@@ -119,9 +117,3 @@ def _gains(family: str, results: Results, domains: list[str]) -> Table:
         for better, worse in pairs
     ]
     return Table(title=f"{family}: differences, paired by prompt", columns=("difference", *domains), rows=rows)
-
-
-def _examples(family: str, results: Results, domain: str) -> Responses:
-    first = values_of(results, "seed")[0]
-    found = {method: select(results, method=method, domain=domain, seed=first)[0] for method in METHODS}
-    return side_by_side(found, count=3, title=f"{family}: three prompts, {domain}", caption="Reward in brackets.")

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 
 from cong import methods
 from cong.experiment import Cell, Results
-from cong.report import Block, Figure, Responses, Table, Text
-from cong.report.examples import side_by_side
+from cong.report import Block, Figure, Table, Text
 from cong.report.statistics import best_row, difference, estimate, select, spearman, values_of
 
 METHODS = ("Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
@@ -71,7 +70,6 @@ def report(results: Results) -> Iterator[Block]:
     yield _agreement(results)
     yield _alpha_figure(results)
     yield _alpha_text(results)
-    yield _side_by_side(results)
 
 
 def _methods_table(results: Results) -> Table:
@@ -180,9 +178,3 @@ def _alpha_text(results: Results) -> Text:
         parts.append(f"seed {seed}: Spearman correlation of alpha and implicit reward {rho:.2f}, "
                      f"best explicit reward {best.values['reward']:.2f} at alpha {best.axes['alpha']:g}")  # fmt: skip
     return Text(text="; ".join(parts) + ".")
-
-
-def _side_by_side(results: Results) -> Responses:
-    first = values_of(results, "seed")[0]
-    found = {method: select(results, method=method, decoding="greedy", seed=first)[0] for method in METHODS}
-    return side_by_side(found, count=5, title="Five prompts", caption="Greedy responses, explicit reward in brackets.")
