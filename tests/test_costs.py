@@ -121,6 +121,19 @@ def test_the_methods_are_listed_as_in_the_papers_table_5(store):
     assert "times the GPUs" in table.caption
 
 
+def test_methods_between_other_models_are_not_averaged(store):
+    one, other = small.cells(None), small.cells(None, prompts=32)
+    cells = [
+        Cell(stage=cell.stage, axes={**cell.axes, "weak": size, "strong": "7B", "family": family})
+        for found, size, family in ((one, "1.5B", "qwen"), (other, "3B", "qwen"), (other, "3B", "llama"))
+        for cell in found
+    ]
+    table = tables(store, cells, gpus=4)["What each method cost, in GPU-hours"]
+    names = [cells[0] for cells in table.rows if cells[0].startswith("ConG,")]
+    assert names == ["ConG, qwen, weak 1.5B", "ConG, qwen, weak 3B", "ConG, llama, weak 3B"]
+    assert {cells[-1] for cells in table.rows} == {"1"}
+
+
 def test_every_kind_of_stage_has_its_hours_its_tokens_and_its_judges_bill(store):
     found = tables(store, small.cells(None), gpus=4)
     kinds = found["What was run"]

@@ -113,6 +113,20 @@ def test_the_papers_number_stands_beside_the_measured_one_and_says_that_it_is_th
     assert "| ConG | **41.0** |" in markdown
 
 
+@pytest.mark.parametrize(
+    ("mean", "error", "text", "value"),
+    [
+        (43.04, 0.41, "43.0 ± 0.4", 43.04),
+        (43.04, None, "43.0", 43.04),
+        (43.04, math.nan, "43.0", 43.04),
+        (None, None, "none", None),
+        (math.nan, 1.0, "none", None),
+    ],
+)
+def test_a_mean_is_printed_with_its_standard_error_where_there_is_one(mean, error, text, value):
+    assert Entry.with_error(mean, error, paper="43.0±0.4") == Entry(text=text, value=value, paper="43.0±0.4")
+
+
 def test_a_table_of_before_keeps_its_meaning(tmp_path):
     table = Table(title="Old", columns=("method", "reward"), rows=[("A", "1"), ("B", "2")], best=(None, 1))
     html, markdown = written(tmp_path, table, Text(text="no title"))

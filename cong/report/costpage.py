@@ -26,7 +26,7 @@ which is 0 for a method that another one builds on. Evaluation and the models to
 _STAGES = """\
 Tokens are those generated, scored by a model or trained on; training counts prompts, and every epoch. A stage that \
 was interrupted counts from its last start; an answer of a judge that two stages share counts in both."""
-APART = ("family", "domain")
+APART = ("family", "domain", "weak", "strong")
 """Axes whose values have methods of their own: their costs are not averaged."""
 STAGES = 100
 """So many stages are on the page; the CSV has all."""
@@ -46,17 +46,17 @@ def cost_blocks(stages: Iterable[Stage], store: Store, results: Results) -> Iter
 
 def methods_table(results: Results) -> Table | None:
     """Return hours per method in the form of the paper's table 5; None where no result has a trained model."""
+    apart = [axis for axis in APART if len({result.axes.get(axis) for result in results}) > 1]
     places = dict.fromkeys(
-        tuple((axis, result.axes[axis]) for axis in APART if axis in result.axes) for result in results
+        tuple((axis, result.axes[axis]) for axis in apart if axis in result.axes) for result in results
     )
     found = [(place, cost) for place in places for cost in method_costs(select(results, **dict(place)))]
     if not any(one.stages for _, cost in found for one in cost.training):
         return None
     unit = unit_of(one for _, cost in found for one in cost.needed)
-    several = len(places) > 1
     rows = [
         (
-            ", ".join([cost.method, *(str(value) for _, value in place if several)]),
+            ", ".join([cost.method, *map(_told, place)]),
             *(_mean_hours(costs, unit) for costs in (cost.training, cost.needed, cost.own)),
             str(len(cost.training)),
         )
@@ -68,6 +68,11 @@ def methods_table(results: Results) -> Table | None:
         rows=rows,
         caption=f"{_METHODS} {_what_hours_are(unit)}",
     )
+
+
+def _told(place: tuple[str, Any]) -> str:
+    axis, value = place
+    return f"{axis} {value}" if axis in ("weak", "strong") else str(value)
 
 
 def _mean_hours(costs: Sequence[Cost], unit: str) -> str:

@@ -32,6 +32,14 @@ class Entry:
         """Return an estimate as a cell: its mean and interval, ranked by its mean."""
         return cls(text=str(estimate), value=estimate.mean, paper=paper)
 
+    @classmethod
+    def with_error(cls, mean: float | None, error: float | None, *, digits: int = 1, paper: str = "") -> "Entry":
+        """Return a mean and its standard error as a cell, `43.0 ± 0.4`; a mean of None was not to be had."""
+        if mean is None or math.isnan(mean):
+            return cls(text="none", paper=paper)
+        known = error is not None and not math.isnan(error)
+        return cls(text=f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if known else ""), value=mean, paper=paper)
+
 
 def ranked_table(
     *,
