@@ -70,13 +70,13 @@ def contest_cells(
     found = []
     for contest in contests:
         cells = [
-            Cell(stage=methods.compete(t, model, contest), axes={**axes, "contest": contest.name})
+            Cell(stage=methods.compete(t, model, contest), axes={**axes, "benchmark": contest.name})
             for axes, model in rows
         ]
         found += cells
         if isinstance(contest.judge, ArenaHardJudge):
             table = ArenaHardTable(models=tuple((cell.name, cell.stage) for cell in cells))  # pyright: ignore[reportArgumentType]
-            found.append(Cell(stage=table, axes={**shared, "contest": contest.name, "of": "style control"}))
+            found.append(Cell(stage=table, axes={**shared, "benchmark": contest.name, "of": "style control"}))
     return found
 
 
@@ -113,11 +113,10 @@ def contest_table(
     here = ranks({name: sum(one["Avg."]) for name, one in measured.items() if "Avg." in one})
     theirs = published.averages if published else {}
     there = ranks({name: value for name, value in theirs.items() if name in found})
-    unmatched = [name for name in published.columns if name not in columns] if published else []
+    shown = published.columns if published else columns
     rows = {
         name: [
-            *(_figure(one[column], published, name, column) for column in columns),
-            *(Entry(text="", paper=published.cell(name, column)) for column in unmatched if published),
+            *(_figure(one.get(column), published, name, column) for column in shown),
             f"{here.get(name, '')} / {there.get(name, '')}" if published else f"{here.get(name, '')}",
         ]
         for name, one in measured.items()
@@ -125,15 +124,17 @@ def contest_table(
     places = "place here / in the paper" if published else "place"
     return ranked_table(
         title=title,
-        columns={**dict.fromkeys(columns, "higher"), **dict.fromkeys((*unmatched, places))},
+        columns={**{name: "higher" if name in columns else None for name in shown}, places: None},
         rows=rows,
         caption=f"Per cent; mean and standard error over seeds, if several.{note}"
         + (f" The paper: {published.source}." if published else ""),
     )
 
 
-def _figure(values: Sequence[float], published: Published | None, method: str, column: str) -> Entry:
+def _figure(values: Sequence[float] | None, published: Published | None, method: str, column: str) -> Entry:
     printed = published.cell(method, column) if published else ""
+    if values is None:
+        return Entry(text="", paper=printed)
     return Entry(text=spread(values), value=sum(values) / len(values), paper=printed)
 
 
@@ -224,7 +225,7 @@ def by_method(results: Results, names: Sequence[str]) -> dict[str, Results]:
 
 def is_contest(result: Result) -> bool:
     """Tell whether a result is of a benchmark of pairs."""
-    return "contest" in result.axes
+    return "benchmark" in result.axes
 
 
 def is_style_table(result: Result) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cong.architecture import Architecture
 from cong.benchmarks import BenchmarkPrompts
 from cong.contests import BaselineAnswers
-from cong.evaluation import AlpacaEval2, ArenaHardJudge, Compare
+from cong.evaluation import PAPER_TASKS, AlpacaEval2, ArenaHardJudge, Compare, Downstream
 from cong.generation import BestAgainstWorst, ConfidentPairs, ContrastiveGenerate, Generate, PreferencePairs, Score
 from cong.generation.judges import judge_models
 from cong.graph.resources import Resources
@@ -35,6 +35,8 @@ TRAINING, FORWARD = 8, 2
 """Operations per parameter and token: forward 2, backward 4, and forward once more under gradient checkpointing."""
 WEIGHT_BYTES, TOKEN_BYTES = 2, 12
 """Bytes of a saved parameter (bfloat16), and of a response's token: its text, its id and its columns."""
+DOWNSTREAM_TOKENS = 2e7
+"""Of the paper's seven tasks: about 130,000 pairs of question and choice, at 150 tokens."""
 PROMPTS = {
     ("ultrafeedback_binarized", "train_prefs"): 61_135,
     ("ultrafeedback_binarized", "test_prefs"): 2_000,
@@ -96,6 +98,9 @@ def work(stage: Stage, resources: Resources) -> Work:
         passes = TRAINING * stage.epochs * stage.SEQUENCES
         seconds = _arithmetic(stage.model, passes * tokens, resources)
         return Work(gpu_seconds=seconds, disk_bytes=WEIGHT_BYTES * _parameters(stage.model), stages=1)
+    if isinstance(stage, Downstream):
+        asked = DOWNSTREAM_TOKENS if stage.tasks == PAPER_TASKS else 0
+        return Work(gpu_seconds=_arithmetic(stage.model, FORWARD * asked, resources), stages=1)
     if isinstance(stage, FrozenPass):
         return Work(gpu_seconds=_arithmetic(stage.model, FORWARD * stage.SEQUENCES * tokens, resources), stages=1)
     if isinstance(stage, Generate | ContrastiveGenerate):

@@ -92,7 +92,7 @@ def _printed(family: str, published: Published) -> Measures:
 def _radar(axes, title: str, measures: Measures) -> None:
     axes.set_aspect("equal")
     axes.axis("off")
-    axes.set_title(title, fontsize="medium")
+    axes.set_title(title, fontsize="medium", pad=14)
     angles = [math.pi / 2 - 2 * math.pi * index / max(len(measures), 1) for index in range(len(measures))]
     for angle, name in zip(angles, measures, strict=True):
         axes.plot([0, math.cos(angle)], [0, math.sin(angle)], color="0.8", linewidth=0.7)

@@ -51,7 +51,7 @@ def cells(
             for contest in scale.contests(seed):
                 compared = tuple((name, methods.compete(t, model, contest)) for name, model in models.items())
                 sample = RatingSample(methods=compared, share=share, seed=seed)
-                axes = {"family": family, "contest": contest.name, "seed": seed, "alpha": contrast, "beta": beta}
+                axes = {"family": family, "benchmark": contest.name, "seed": seed, "alpha": contrast, "beta": beta}
                 found.append(Cell(stage=sample, axes={"of": "sample", **axes}))
                 files = _files(sample, contest.judge, ratings, raters=raters, noise=noise)
                 if files:
@@ -83,8 +83,8 @@ def report(results: Results) -> Iterator[Block]:
     yield from _pages(results, rated)
     published = load_published(PAPER)
     for family in values_of(rated, "family"):
-        for contest in values_of(rated, "contest"):
-            found = select(rated, family=family, contest=contest)
+        for contest in values_of(rated, "benchmark"):
+            found = select(rated, family=family, benchmark=contest)
             yield _win_rates(f"{family}, {contest}", found, who, published.get(("raters", family)))
             yield _agreement(f"{family}, {contest}", found, who)
 

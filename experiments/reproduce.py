@@ -1,7 +1,7 @@
 """Tables 1 to 8 and figures 1 to 3 of the paper, and whether its seven observations hold
 
-All experiments of the tables and figures in one graph, so that what several need is computed once. The page has the
-observations first, then every experiment's own report; beside it, each experiment has a page of its own.
+All experiments of the tables and figures in one graph, so that what several need is computed once. This page holds the
+observations; every table and figure is on the page of its experiment, beside this one.
 
     cong run experiments/reproduce.py --scale tiny
     cong plan experiments/reproduce.py --scale paper --profile l40x4
@@ -15,15 +15,17 @@ from pathlib import Path
 from cong.experiment import Cell, Results
 from cong.graph.resources import Resources
 from cong.parts import PART, Page, Part, page
-from cong.report import Block, Text
+from cong.report import Block, Links
 from cong.report.observations import Claim, Observation, observation_blocks
-from cong.report.published import Published, change_of, load_published, load_quoted
+from cong.report.published import Published, change_of, contradictions, load_published, load_quoted
 from cong.report.statistics import Estimate, contrast, mean_difference, select, values_of
 from cong.tables import is_contest
 
 HERE = Path(__file__).parent
 FAMILIES = ("qwen", "llama")
 OURS = ("ConG-S", "ConG")
+SETTINGS = ("one model", "weak to strong")
+MEASURE = "Observations 1 to 6 are decided by the reward of greedy responses to held-out prompts, 7 by accuracies."
 MODERATE = (0.3, 0.4, 0.5)
 MOST_CHANGE = load_quoted(HERE / "paper.toml")["most downstream change"].value
 
@@ -69,11 +71,10 @@ def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
 
 
 def report(results: Results) -> Iterator[Block]:
-    yield from observation_blocks(list(observations(results)), measure="reward, mean and 95 % interval")
-    for name in values_of(results, PART):
-        part = _part(name)
-        yield Text(title=part.experiment.title, text=part.experiment.description)
-        yield from part.report(results)
+    yield from observation_blocks(list(observations(results)), measure=MEASURE, contradictions=other_orders(results))
+    names = [str(name) for name in values_of(results, PART)]
+    links = [(f"{name}.html", _part(name).experiment.title) for name in names]
+    yield Links(title="Tables and figures", links=links, caption="Each with the paper's numbers where it prints any.")
 
 
 def pages(results: Results) -> Iterator[Page]:
@@ -95,6 +96,22 @@ def observations(results: Results) -> Iterator[Observation]:
     yield _moderate_alpha(swept)
     yield _beyond_half(swept)
     yield _unharmed(shares.get("downstream", []), published)
+
+
+def other_orders(results: Results) -> list[tuple[str, str, str]]:
+    """Return the pairs of methods in the other order than in tables 1, 3 and 6, by an interval without 0."""
+    published = load_published(HERE / "paper.toml")
+    blocks = [(key, "methods", {"setting": key[0], "family": key[1]}) for key in published if key[0] in SETTINGS]
+    blocks.append((("larger", "qwen"), "larger_strong", {"family": "qwen"}))
+    found = []
+    for key, name, axes in blocks:
+        share = select(_part(name).results(results), **axes)
+        judged = [result for result in share if not is_contest(result)]
+        methods = {method: select(judged, method=method) for method in values_of(judged, "method")}
+        for pair in contradictions(methods, published[key], "reward"):
+            told = f"{pair.better_here} above {pair.better_there} by {pair.measured}"
+            found.append((published[key].source, told, f"{pair.published:.1f} points below"))
+    return found
 
 
 def _self_alignment(found: Results, published: dict) -> Observation:
@@ -140,7 +157,10 @@ def _smaller_gap(found: Results) -> Observation:
     claims = []
     for method in OURS:
         for worse, better in _ends_and_steps(sizes):
-            terms = [(1.0, _one(varied, method, weak=better)), (-1.0, _one(varied, method, weak=worse))]
+            terms = [
+                (1.0, select(varied, method=method, weak=better)),
+                (-1.0, select(varied, method=method, weak=worse)),
+            ]
             text = f"{method}: from {better} rather than from {worse}, to {varied[0].axes['strong']}"
             decisive = (worse, better) == (sizes[0], sizes[-1])
             claims.append(Claim(text=text, estimate=_contrast(terms), above=0.0, decisive=decisive))
@@ -250,12 +270,8 @@ def _contrast(terms: Terms) -> Estimate | None:
     return contrast(terms, "reward") if terms and all(results for _, results in terms) else None
 
 
-def _one(found: Results, method: str, **axes: str) -> Results:
-    return select(found, method=method, **axes)
-
-
 def _gain(found: Results, method: str, sign: float, **axes: str) -> Terms:
-    return [(sign, _one(found, method, **axes)), (-sign, _one(found, "Base", **axes))]
+    return [(sign, select(found, method=method, **axes)), (-sign, select(found, method="Base", **axes))]
 
 
 def _ends_and_steps(sizes: list[str]) -> list[tuple[str, str]]:

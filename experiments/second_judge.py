@@ -61,11 +61,11 @@ def report(results: Results) -> Iterator[Block]:
 def _agreement(results: Results) -> Table:
     rows = []
     for family in values_of(results, "family"):
-        for contest in values_of(results, "contest"):
+        for contest in values_of(results, "benchmark"):
             first, second = (
                 [
                     result
-                    for result in select(results, family=family, judge=judge, contest=contest)
+                    for result in select(results, family=family, judge=judge, benchmark=contest)
                     if "method" in result.axes
                 ]
                 for judge in JUDGES

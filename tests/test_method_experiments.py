@@ -61,7 +61,7 @@ def test_every_method_of_the_paper_runs_end_to_end_in_a_family_and_across(small_
     orpo = {
         row.axes["orpo_weight"]: row.values["reward"]
         for row in results
-        if row.axes["method"] == "ORPO" and "contest" not in row.axes
+        if row.axes["method"] == "ORPO" and "benchmark" not in row.axes
     }
     assert set(orpo) == {0.5, 2.0}
     assert overview["ORPO"][0].startswith(f"{max(orpo.values()):.2f} ")

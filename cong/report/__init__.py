@@ -5,8 +5,8 @@ def report(results):
     yield Figure(title="Reward against alpha", name="reward_alpha", draw=lambda axes: axes.plot(alphas, rewards))
 """
 
-from cong.report.blocks import Block, Browser, Figure, Responses, Table, Text
+from cong.report.blocks import Block, Browser, Figure, Links, Responses, Table, Text
 from cong.report.page import write_report
 from cong.report.tables import Entry, ranked_table
 
-__all__ = ["Block", "Browser", "Entry", "Figure", "Responses", "Table", "Text", "ranked_table", "write_report"]
+__all__ = ["Block", "Browser", "Entry", "Figure", "Links", "Responses", "Table", "Text", "ranked_table", "write_report"]

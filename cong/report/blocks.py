@@ -18,6 +18,16 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Links:
+    """A list of links to pages beside this one."""
+
+    title: str
+    links: Sequence[tuple[str, str]]
+    """File name, and what is found there."""
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Cells of text; the first column names the rows. `ranked_table` fills in `best`, `second` and `paper`."""
 
@@ -86,4 +96,4 @@ class Browser:
     """So many prompts are shown where no script runs, and in Markdown."""
 
 
-Block = Text | Table | Figure | Responses | Browser
+Block = Text | Links | Table | Figure | Responses | Browser

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from cong.report.blocks import Block, Browser, Figure, Place, Responses, Table, Text
+from cong.report.blocks import Block, Browser, Figure, Links, Place, Responses, Table, Text
 from cong.report.browser import examples
 
 
@@ -21,7 +21,9 @@ def _block(block: Block) -> str:
     return f"{heading}{_content(block)}{caption}"
 
 
-def _content(block: Table | Figure | Responses | Browser) -> str:
+def _content(block: Links | Table | Figure | Responses | Browser) -> str:
+    if isinstance(block, Links):
+        return "\n".join(f"- [{_text(text)}]({file})" for file, text in block.links)
     if isinstance(block, Table):
         text = _table(block)
         return f"<details><summary>Show</summary>\n\n{text}\n\n</details>" if block.folded else text

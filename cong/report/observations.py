@@ -74,33 +74,40 @@ class Observation:
         return HELD if found and set(found) == {HELD} else UNDECIDED
 
 
-def observation_blocks(observations: Sequence[Observation], *, measure: str) -> Iterator[Block]:
-    """Yield the overview with its rule, each observation's claims, and what contradicts the paper."""
+def observation_blocks(
+    observations: Sequence[Observation], *, measure: str, contradictions: Sequence[tuple[str, str, str]] = ()
+) -> Iterator[Block]:
+    """Yield the overview with its rule, what contradicts the paper, and each observation's claims.
+
+    `measure` says what is measured; `contradictions` are further ones: where, what is measured, what the paper has.
+    """
     yield Table(
         title="The paper's observations",
         columns=("observation", "here", "decisive claims: held, not, undecided"),
         rows=[(f"{one.number}. {one.statement}", one.verdict, _counts(one)) for one in observations],
-        caption=RULE,
+        caption=f"{measure} {RULE}",
     )
-    yield _contradictions(observations)
+    yield _contradictions(observations, contradictions)
     for one in observations:
         yield Table(
             title=f"Observation {one.number}: {one.verdict}",
-            columns=("claim", measure, "claimed", "verdict", "paper"),
+            columns=("claim", "measured", "claimed", "verdict", "paper"),
             rows=[_row(claim) for claim in one.claims],
             caption=" ".join(filter(None, [one.statement + ".", one.note, "Claims in brackets do not decide."])),
         )
 
 
-def _contradictions(observations: Sequence[Observation]) -> Text:
+def _contradictions(observations: Sequence[Observation], others: Sequence[tuple[str, str, str]]) -> Block:
+    title = "What contradicts the paper"
     found = [
-        f"observation {one.number}: {claim.text}, {claim.estimate} where {claim.bounds} is claimed"
+        (f"observation {one.number}: {claim.text}", f"{claim.estimate}, {claim.bounds} claimed", claim.published)
         for one in observations
         for claim in one.claims
         if claim.verdict == NOT_HELD
     ]
-    listed = "; ".join(found) if found else "no claim did not hold"
-    return Text(title="What contradicts the paper", text=f"{listed}.", warning=bool(found))
+    if not found and not others:
+        return Text(title=title, text="Nothing that these data decide.")
+    return Table(title=title, columns=("where", "measured", "paper"), rows=[*found, *others])
 
 
 def _counts(observation: Observation) -> str:
