@@ -27,6 +27,8 @@ OURS = ("ConG-S", "ConG")
 SETTINGS = ("one model", "weak to strong")
 MEASURE = "Observations 1 to 6 are decided by the reward of greedy responses to held-out prompts, 7 by accuracies."
 MODERATE = (0.3, 0.4, 0.5)
+ALPHAS = ("alpha=0,0.2,0.3,0.4,0.5,0.6,0.8,1",)
+"""At tiny scale, where figure 3 would take the longest of all; the paper's grid has steps of 0.1."""
 MOST_CHANGE = load_quoted(HERE / "paper.toml")["most downstream change"].value
 
 
@@ -44,7 +46,7 @@ def _settings(scale) -> dict[str, dict]:
         "radar": {},
         "alpha_rewards": {},
         "alpha_sweep": {"methods": ("Base", *OURS)},
-        "model_gap": {"path": ()},
+        "model_gap": {"path": (), "sizes": False},
     }
     if scale.gpu:
         settings["alpha_sweep-llama"] = {"methods": ("Base", *OURS), "family": "llama"}
@@ -55,13 +57,18 @@ def cells(scale, *, seeds: tuple[int, ...] = (0, 1, 2), only: tuple[str, ...] = 
     settings = _settings(scale)
     if unknown := set(only) - set(settings):
         raise ValueError(f"only={','.join(only)}: unknown {', '.join(unknown)}; there are {', '.join(settings)}")
-    chosen = [_part(name, {"seeds": seeds, **given}) for name, given in settings.items() if not only or name in only]
+    grid = () if scale.gpu else ALPHAS
+    chosen = [
+        _part(name, {"seeds": seeds, **given}, grid=grid if name == "alpha_sweep" else ())
+        for name, given in settings.items()
+        if not only or name in only
+    ]
     return [cell for part in chosen for cell in part.cells(scale)]
 
 
-def _part(name: str, settings: dict | None = None) -> Part:
+def _part(name: str, settings: dict | None = None, grid: tuple[str, ...] = ()) -> Part:
     stem, _, label = name.partition("-")
-    return Part(path=HERE / f"{stem}.py", settings=settings or {}, label=label)
+    return Part(path=HERE / f"{stem}.py", settings=settings or {}, label=label, grid=grid)
 
 
 def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
