@@ -9,7 +9,7 @@ observations; every table and figure is on the page of its experiment, beside th
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from cong.experiment import Cell, Results
@@ -18,7 +18,16 @@ from cong.parts import PART, Page, Part, page
 from cong.report import Block, Links
 from cong.report.observations import Claim, Observation, observation_blocks
 from cong.report.published import Published, change_of, contradictions, load_published, load_quoted
-from cong.report.statistics import Estimate, contrast, mean_difference, select, values_of
+from cong.report.statistics import (
+    Estimate,
+    Terms,
+    contrast,
+    mean_difference,
+    mean_terms,
+    select,
+    slope_terms,
+    values_of,
+)
 from cong.tables import is_contest
 
 HERE = Path(__file__).parent
@@ -208,7 +217,7 @@ def _moderate_alpha(found: Results) -> Observation:
             ("smaller", [alpha for alpha in alphas if alpha < MODERATE[0]]),
             ("larger", [alpha for alpha in alphas if alpha > MODERATE[-1]]),
         ):
-            terms = _average(curve, MODERATE, 1.0) + _average(curve, others, -1.0)
+            terms = mean_terms(curve, "alpha", MODERATE, 1.0) + mean_terms(curve, "alpha", others, -1.0)
             text = f"{family}, {method}: mean of alpha 0.3 to 0.5 over the mean of {name} ones"
             claims.append(Claim(text=text, estimate=_contrast(terms), above=0.0))
     return Observation(number=5, statement="Moderate values of alpha, 0.3 to 0.5, are the best", claims=tuple(claims))
@@ -220,7 +229,7 @@ def _beyond_half(found: Results) -> Observation:
         curve = select(found, family=family, method=method)
         beyond = [alpha for alpha in sorted(values_of(curve, "alpha")) if alpha >= MODERATE[-1]]
         text = f"{family}, {method}: slope per 0.1 of alpha, from 0.5 to 1"
-        claims.append(Claim(text=text, estimate=_contrast(_slope(curve, beyond)), below=0.0))
+        claims.append(Claim(text=text, estimate=_contrast(slope_terms(curve, "alpha", beyond, per=0.1)), below=0.0))
     return Observation(number=6, statement="Beyond 0.5 the improvement diminishes with alpha", claims=tuple(claims))
 
 
@@ -269,9 +278,6 @@ def _printed(published: dict[tuple[str, str], Published], setting: str, method: 
     return f"{sum(gaps) / len(gaps):+.1f} points"
 
 
-Terms = list[tuple[float, Results]]
-
-
 def _contrast(terms: Terms) -> Estimate | None:
     """Return a contrast of rewards, None where a side of it was not measured."""
     return contrast(terms, "reward") if terms and all(results for _, results in terms) else None
@@ -289,19 +295,3 @@ def _ends_and_steps(sizes: list[str]) -> list[tuple[str, str]]:
 
 def _curves(found: Results) -> list[tuple[str, str]]:
     return [(family, method) for family in values_of(found, "family") for method in reversed(OURS)]
-
-
-def _average(curve: Results, alphas: Sequence[float], sign: float) -> Terms:
-    """Return the mean over alphas; none of them is a mean that was not measured."""
-    if not alphas:
-        return [(sign, [])]
-    return [(sign / len(alphas), select(curve, alpha=alpha)) for alpha in alphas]
-
-
-def _slope(curve: Results, alphas: list[float]) -> Terms:
-    """Return the weights of a least-squares slope, per 0.1 of alpha; none for less than three points."""
-    if len(alphas) < 3:
-        return []
-    mean = sum(alphas) / len(alphas)
-    spread = sum((alpha - mean) ** 2 for alpha in alphas)
-    return [(0.1 * (alpha - mean) / spread, select(curve, alpha=alpha)) for alpha in alphas]
