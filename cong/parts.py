@@ -21,11 +21,13 @@ PART = "part"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An experiment file with the settings that it is given. Two parts of one file need different labels."""
+    """An experiment file with the settings and the grid that it is given. Two parts of one file need their labels."""
 
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+    grid: tuple[str, ...] = ()
+    """As on the command line; it replaces the file's own of the same axis."""
 
     @property
     def name(self) -> str:
@@ -39,7 +41,7 @@ class Part:
 
     def cells(self, scale: Scale) -> list[Cell]:
         """Return the part's cells."""
-        grid = chosen_grid(self.experiment, dict(self.settings), (), own=self.experiment.grid)
+        grid = chosen_grid(self.experiment, dict(self.settings), self.grid, own=self.experiment.grid)
         cells = grid_cells(self.experiment, scale, dict(self.settings), grid)
         return [dataclasses.replace(cell, axes={PART: self.name, **cell.axes}) for cell in cells]
 

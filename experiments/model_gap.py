@@ -41,6 +41,7 @@ def cells(
     path: tuple[str, ...] = ("1.5B", "3B", "7B", "14B"),
     alpha: float | None = None,
     onward_alpha: float = 1.0,
+    sizes: bool = True,
     beta: float = 0.5,
 ) -> list[Cell]:
     alpha = scale.alpha[family] if alpha is None else alpha
@@ -51,7 +52,7 @@ def cells(
             return methods.transition(family, weak=weak, strong=strong, scale=scale, seed=seed)
 
         common = {"family": family, "seed": seed, "beta": beta, "alpha": alpha}
-        for size in dict.fromkeys((*weaks, to_strong, *strongs, from_weak, *path)):
+        for size in dict.fromkeys((*weaks, to_strong, *strongs, from_weak, *path)) if sizes else ():
             found += _size(between(from_weak, size), {"panel": "size", "strong": size, **common})
         for weak in weaks:
             found += _row(between(weak, to_strong), {"panel": "weak size", "weak": weak, "strong": to_strong, **common})
@@ -91,7 +92,8 @@ def _row(t: methods.Transition, axes: dict) -> list[Cell]:
 
 
 def report(results: Results) -> Iterator[Block]:
-    yield _sizes(results)
+    if select(results, panel="size"):
+        yield _sizes(results)
     yield _figure(results)
     for panel, title in (
         ("weak size", "Weak size varies"),

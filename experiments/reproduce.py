@@ -9,7 +9,7 @@ observations; every table and figure is on the page of its experiment, beside th
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from cong.experiment import Cell, Results
@@ -18,7 +18,16 @@ from cong.parts import PART, Page, Part, page
 from cong.report import Block, Links
 from cong.report.observations import Claim, Observation, observation_blocks
 from cong.report.published import Published, change_of, contradictions, load_published, load_quoted
-from cong.report.statistics import Estimate, contrast, mean_difference, select, values_of
+from cong.report.statistics import (
+    Estimate,
+    Terms,
+    contrast,
+    mean_difference,
+    mean_terms,
+    select,
+    slope_terms,
+    values_of,
+)
 from cong.tables import is_contest
 
 HERE = Path(__file__).parent
@@ -27,6 +36,8 @@ OURS = ("ConG-S", "ConG")
 SETTINGS = ("one model", "weak to strong")
 MEASURE = "Observations 1 to 6 are decided by the reward of greedy responses to held-out prompts, 7 by accuracies."
 MODERATE = (0.3, 0.4, 0.5)
+ALPHAS = ("alpha=0,0.2,0.3,0.4,0.5,0.6,0.8,1",)
+"""At tiny scale, where figure 3 would take the longest of all; the paper's grid has steps of 0.1."""
 MOST_CHANGE = load_quoted(HERE / "paper.toml")["most downstream change"].value
 
 
@@ -44,7 +55,7 @@ def _settings(scale) -> dict[str, dict]:
         "radar": {},
         "alpha_rewards": {},
         "alpha_sweep": {"methods": ("Base", *OURS)},
-        "model_gap": {"path": ()},
+        "model_gap": {"path": (), "sizes": False},
     }
     if scale.gpu:
         settings["alpha_sweep-llama"] = {"methods": ("Base", *OURS), "family": "llama"}
@@ -55,13 +66,18 @@ def cells(scale, *, seeds: tuple[int, ...] = (0, 1, 2), only: tuple[str, ...] = 
     settings = _settings(scale)
     if unknown := set(only) - set(settings):
         raise ValueError(f"only={','.join(only)}: unknown {', '.join(unknown)}; there are {', '.join(settings)}")
-    chosen = [_part(name, {"seeds": seeds, **given}) for name, given in settings.items() if not only or name in only]
+    grid = () if scale.gpu else ALPHAS
+    chosen = [
+        _part(name, {"seeds": seeds, **given}, grid=grid if name == "alpha_sweep" else ())
+        for name, given in settings.items()
+        if not only or name in only
+    ]
     return [cell for part in chosen for cell in part.cells(scale)]
 
 
-def _part(name: str, settings: dict | None = None) -> Part:
+def _part(name: str, settings: dict | None = None, grid: tuple[str, ...] = ()) -> Part:
     stem, _, label = name.partition("-")
-    return Part(path=HERE / f"{stem}.py", settings=settings or {}, label=label)
+    return Part(path=HERE / f"{stem}.py", settings=settings or {}, label=label, grid=grid)
 
 
 def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
@@ -201,7 +217,7 @@ def _moderate_alpha(found: Results) -> Observation:
             ("smaller", [alpha for alpha in alphas if alpha < MODERATE[0]]),
             ("larger", [alpha for alpha in alphas if alpha > MODERATE[-1]]),
         ):
-            terms = _average(curve, MODERATE, 1.0) + _average(curve, others, -1.0)
+            terms = mean_terms(curve, "alpha", MODERATE, 1.0) + mean_terms(curve, "alpha", others, -1.0)
             text = f"{family}, {method}: mean of alpha 0.3 to 0.5 over the mean of {name} ones"
             claims.append(Claim(text=text, estimate=_contrast(terms), above=0.0))
     return Observation(number=5, statement="Moderate values of alpha, 0.3 to 0.5, are the best", claims=tuple(claims))
@@ -213,7 +229,7 @@ def _beyond_half(found: Results) -> Observation:
         curve = select(found, family=family, method=method)
         beyond = [alpha for alpha in sorted(values_of(curve, "alpha")) if alpha >= MODERATE[-1]]
         text = f"{family}, {method}: slope per 0.1 of alpha, from 0.5 to 1"
-        claims.append(Claim(text=text, estimate=_contrast(_slope(curve, beyond)), below=0.0))
+        claims.append(Claim(text=text, estimate=_contrast(slope_terms(curve, "alpha", beyond, per=0.1)), below=0.0))
     return Observation(number=6, statement="Beyond 0.5 the improvement diminishes with alpha", claims=tuple(claims))
 
 
@@ -262,9 +278,6 @@ def _printed(published: dict[tuple[str, str], Published], setting: str, method: 
     return f"{sum(gaps) / len(gaps):+.1f} points"
 
 
-Terms = list[tuple[float, Results]]
-
-
 def _contrast(terms: Terms) -> Estimate | None:
     """Return a contrast of rewards, None where a side of it was not measured."""
     return contrast(terms, "reward") if terms and all(results for _, results in terms) else None
@@ -282,19 +295,3 @@ def _ends_and_steps(sizes: list[str]) -> list[tuple[str, str]]:
 
 def _curves(found: Results) -> list[tuple[str, str]]:
     return [(family, method) for family in values_of(found, "family") for method in reversed(OURS)]
-
-
-def _average(curve: Results, alphas: Sequence[float], sign: float) -> Terms:
-    """Return the mean over alphas; none of them is a mean that was not measured."""
-    if not alphas:
-        return [(sign, [])]
-    return [(sign / len(alphas), select(curve, alpha=alpha)) for alpha in alphas]
-
-
-def _slope(curve: Results, alphas: list[float]) -> Terms:
-    """Return the weights of a least-squares slope, per 0.1 of alpha; none for less than three points."""
-    if len(alphas) < 3:
-        return []
-    mean = sum(alphas) / len(alphas)
-    spread = sum((alpha - mean) ** 2 for alpha in alphas)
-    return [(0.1 * (alpha - mean) / spread, select(curve, alpha=alpha)) for alpha in alphas]

@@ -50,7 +50,11 @@ def difference(first: Results, second: Results, name: str) -> Estimate:
     return contrast([(1.0, first), (-1.0, second)], name)
 
 
-def contrast(terms: Sequence[tuple[float, Results]], name: str) -> Estimate:
+Terms = list[tuple[float, Results]]
+"""Weights, each with the results that it weighs."""
+
+
+def contrast(terms: Terms, name: str) -> Estimate:
     """Return the weighted sum of a measure over several sets of results, paired by prompt and seed.
 
     Weights that sum to 0 compare: 1 and -1 are a difference, centred values of an axis a slope. The interval is like
@@ -62,6 +66,20 @@ def contrast(terms: Sequence[tuple[float, Results]], name: str) -> Estimate:
         found = bootstrap("gap", gaps[0], seed=0)
         return Estimate(mean=found["gap"], low=found["gap_low"], high=found["gap_high"], seeds=1)
     return over_seeds([sum(values) / len(values) for values in gaps])
+
+
+def mean_terms(results: Results, axis: str, values: Sequence[float], weight: float) -> Terms:
+    """Return the terms of a mean over values of an axis; where there are none, it is one that was not measured."""
+    return [(weight / len(values), select(results, **{axis: value})) for value in values] or [(weight, [])]
+
+
+def slope_terms(results: Results, axis: str, values: Sequence[float], *, per: float) -> Terms:
+    """Return the terms of a least-squares slope along an axis, per so much of it; none for less than three points."""
+    if len(values) < 3:
+        return []
+    mean = sum(values) / len(values)
+    spread = sum((value - mean) ** 2 for value in values)
+    return [(per * (value - mean) / spread, select(results, **{axis: value})) for value in values]
 
 
 def mean_difference(first: Results, second: Results, names: Sequence[str]) -> Estimate:
