@@ -42,8 +42,8 @@ def _totals(plan: Plan, job: Job) -> None:
         _needs(plan, job.resources)
         if scale(job.scale).gpu:
             _hours(plan, job.resources)
-    for line in job.experiment.remarks(job.cells, job.resources):
-        print(line)
+            for line in job.experiment.remarks(job.cells, job.resources):
+                print(line)
 
 
 def _hours(plan: Plan, resources: Resources) -> None:
@@ -72,4 +72,5 @@ def _needs(plan: Plan, resources: Resources) -> None:
     for name, (need, demand) in largest.items():
         has = f" of {resources.gpu_memory_gb:g}" if resources.gpu_memory_gb else ""
         beside = f", {need.host / GB:.1f} GB of main memory" if need.host else ""
-        print(f"  {name:<20} {demand!s:<15} {need.total / GB:>6.1f}{has} GB{beside}  ({need.parts})")
+        parts = f"  ({need.parts})" if need.parts else ""
+        print(f"  {name:<20} {demand!s:<15} {need.total / GB:>6.1f}{has} GB{beside}{parts}")
