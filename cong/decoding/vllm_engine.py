@@ -9,6 +9,7 @@ calling process (with tensor parallelism, its workers in processes of their own)
 """
 
 import dataclasses
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -17,7 +18,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from cong.decoding.models import common_max_context, common_vocab_size
+from cong.decoding.models import common_max_context, common_vocab_size, end_token_ids
 from cong.decoding.sizing import architecture
 from cong.decoding.types import (
     Completion,
@@ -39,14 +40,17 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # The second generation of the runner has no place for a sampler of one's own.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
+    # Several actors on a node would otherwise bind their threads to the same cores.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 
 class VllmEngine:
     """Decodes a stream of requests; a drop-in for the slot engine, built from directories instead of loaded models.
 
+    One at a time in a process: the end of an engine also ends the process groups that vLLM holds for the whole process.
     `slots` is how many rows vLLM advances together. `eager` runs without compilation and CUDA graphs. `options` go to
     vLLM as they are (`max_num_batched_tokens`, `gpu_memory_utilization`, ...).
     """
@@ -66,37 +70,37 @@ class VllmEngine:
         eager: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if decoding.stop_strings:
-            raise ValueError(f"stop_strings are {decoding.stop_strings!r}; inside vLLM rows end at tokens only")
+        _check_decoding(decoding)
         paths = [str(path) for path in (post, pre) if path is not None]
         for path in paths:
             check_weights(path)
         configs = [AutoConfig.from_pretrained(path) for path in paths]
         self.vocab_size = common_vocab_size(*configs)
         self.max_context = max_context or common_max_context(*configs)
-        self.decoding, self.pair = decoding, pre is not None
+        self.pair = pre is not None
         self.slots = slots or CPU_SLOTS
-        self.stop_token_ids = _stop_token_ids(paths[0], configs[0], tokenizer)
+        self.stop_token_ids = end_token_ids(_generation_settings(paths[0]), tokenizer)
         self._names = count()
         arguments = self._arguments(paths, dtype=dtype, tensor_parallel=tensor_parallel, eager=eager)
         if device == "cpu":
             arguments |= self._cpu_arguments(configs, dtype=dtype)
         self.llm = _start(arguments | dict(options or {}))
+        self.use(decoding)
+
+    def use(self, decoding: Decoding) -> None:
+        """Decode with other settings from here on, without loading anything again."""
+        _check_decoding(decoding)
+        self.decoding = decoding
         self.llm.collective_rpc("install_row_sampler", args=(dataclasses.asdict(decoding),))
 
     def _arguments(self, paths: list[str], *, dtype: str, tensor_parallel: int, eager: bool) -> dict[str, Any]:
-        overrides = {
-            "architectures": [ARCHITECTURE],
-            "cd_ref": paths[1] if self.pair else None,
-            "cd_threshold": self.decoding.pruning_threshold,
-            "cd_scores": self.decoding.scores,
-        }
         return {
             "model": paths[0],
-            "hf_overrides": overrides,
+            "hf_overrides": {"architectures": [ARCHITECTURE], "cd_ref": paths[1] if self.pair else None},
             "skip_tokenizer_init": True,
             "generation_config": "vllm",
             "load_format": "safetensors",
+            "use_tqdm_on_load": False,
             "dtype": dtype,
             "max_model_len": self.max_context,
             "max_num_seqs": self.slots,
@@ -183,20 +187,32 @@ class VllmEngine:
         )
 
 
+def _check_decoding(decoding: Decoding) -> None:
+    if decoding.stop_strings:
+        raise ValueError(f"stop_strings are {decoding.stop_strings!r}; inside vLLM rows end at tokens only")
+
+
 def _start(arguments: dict[str, Any]) -> Any:
+    import torch
+
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from vllm import LLM
+    # An engine that is gone, but not yet collected, would take the new one's process groups with it.
+    gc.unfreeze()
+    gc.collect()
+    set_num_threads = torch.set_num_threads
+    try:
+        from vllm import LLM
 
-    register()
-    return LLM(**arguments, disable_log_stats=True)
+        register()
+        return LLM(**arguments, disable_log_stats=True)
+    finally:
+        # vLLM's worker on a CPU puts a function in its place that does nothing, for the whole process.
+        torch.set_num_threads = set_num_threads
 
 
-def _stop_token_ids(path: str, config: Any, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    settings: Any = config
+def _generation_settings(path: str) -> Any:
+    """The checkpoint's own generation config, or its configuration where it has none."""
     if (Path(path) / "generation_config.json").is_file():
-        settings = GenerationConfig.from_pretrained(path)
-    ids = settings.eos_token_id
-    found = set(ids) if isinstance(ids, list | tuple) else {ids}
-    found.add(tokenizer.eos_token_id if tokenizer is not None else None)
-    return frozenset(token_id for token_id in found if token_id is not None)
+        return GenerationConfig.from_pretrained(path)
+    return AutoConfig.from_pretrained(path)

@@ -42,6 +42,7 @@ class RowSampler(nn.Module):
         # Not submodules of the sampler.
         self.__dict__["_runner"], self.__dict__["_model"] = runner, runner.get_model()
         self._model.deferred = True
+        self._model.pruning_threshold, self._model.scores = decoding.pruning_threshold, decoding.scores
         self._uniforms: dict[str, Tensor] = {}
 
     @property
