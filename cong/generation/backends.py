@@ -55,7 +55,7 @@ def check_backend(resources: Resources, *, adapter: bool = False) -> None:
 def make_engine(
     *, post: Path, pre: Path | None, settings: dict[str, Any], resources: Resources
 ) -> "tuple[PreTrainedTokenizerBase, Any]":
-    """Return the tokenizer of the models and an engine that holds them; raise `ValueError` for two that do not match."""
+    """Return the models' tokenizer and an engine that holds them; raise `ValueError` for two that do not match."""
     import torch
     from transformers import AutoConfig
 

@@ -83,11 +83,11 @@ class Resources:
             value = getattr(self, name)
             if (name, value) != ("slots", "auto") and value < lowest:
                 raise ValueError(f"{name} = {value} is below {lowest}")
-        if self.tensor_parallel > 1 and self.backend not in ("auto", "vllm"):
-            raise ValueError(f"tensor_parallel = {self.tensor_parallel} needs backend = 'vllm', not {self.backend!r}")
         if self.cuda_graphs and self.device != "cuda":
             raise ValueError(f"cuda_graphs needs device = 'cuda', not {self.device!r}")
         self._check_choices()
+        if self.tensor_parallel > 1 and self.backend not in ("auto", "vllm"):
+            raise ValueError(f"tensor_parallel = {self.tensor_parallel} needs backend = 'vllm', not {self.backend!r}")
         bounds = [size.up_to_parameters for size in self.sizes]
         if bounds != sorted(set(bounds)):
             raise ValueError(f"up_to_parameters of sizes must rise from table to table, not be {bounds}")

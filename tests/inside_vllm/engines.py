@@ -60,9 +60,7 @@ def decode(held: VllmEngine, requests: list[Request], **settings: Any) -> dict[s
 def requests_for(prompts: list[tuple[int, ...]]) -> list[Request]:
     """One request per prompt with alphas in turn and ragged limits."""
     return [
-        Request(
-            row_id=f"r{i}", prompt_token_ids=prompt, alpha=ALPHAS[i % len(ALPHAS)], max_new_tokens=4 + 7 * i % 21
-        )
+        Request(row_id=f"r{i}", prompt_token_ids=prompt, alpha=ALPHAS[i % len(ALPHAS)], max_new_tokens=4 + 7 * i % 21)
         for i, prompt in enumerate(prompts)
     ]
 
@@ -86,9 +84,7 @@ def differing(
 
 def _expected(family: str, request: Request, penalty: float, scores: str) -> Any:
     assert request.max_new_tokens is not None
-    return expected_row(
-        family, request.prompt_token_ids, request.alpha, request.max_new_tokens, penalty, scores
-    )
+    return expected_row(family, request.prompt_token_ids, request.alpha, request.max_new_tokens, penalty, scores)
 
 
 def _equal(completion: Completion, expected: Any) -> bool:

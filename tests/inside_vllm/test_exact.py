@@ -127,9 +127,7 @@ def test_sampled_text_is_that_of_the_slot_engine_at_every_batch_size(settings):
 
 
 def test_sampling_with_chunked_prefill_draws_the_same():
-    requests = [
-        Request(row_id=f"r{i}", prompt_token_ids=prompt, alpha=0.3, seed=i) for i, prompt in enumerate(LONG)
-    ]
+    requests = [Request(row_id=f"r{i}", prompt_token_ids=prompt, alpha=0.3, seed=i) for i, prompt in enumerate(LONG)]
     held = engine("qwen2", max_num_batched_tokens=16, enable_prefix_caching=False)
     sampled = decode(held, requests, temperature=1.0, repetition_penalty=1.1)
     assert tokens_of(sampled) == tokens_of(by_slots("qwen2", requests, temperature=1.0, repetition_penalty=1.1))
