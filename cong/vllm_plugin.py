@@ -6,6 +6,9 @@ is imported here before it is called.
     vllm.ModelRegistry.get_supported_archs()    # holds "ContrastivePairForCausalLM"
 """
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 ARCHITECTURE = "ContrastivePairForCausalLM"
 
 

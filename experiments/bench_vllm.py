@@ -7,6 +7,9 @@ All engines are built before the first measurement and run in turn; what is comp
     OMP_NUM_THREADS=1 .venv-vllm/bin/python experiments/bench_vllm.py --slots 64 --repeats 5 --output bench_vllm.json
 """
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 import argparse
 import json
 import tempfile

@@ -8,6 +8,9 @@ calling process (with tensor parallelism, its workers in processes of their own)
         print(completion.logprob_post - completion.logprob_pre)
 """
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 import dataclasses
 import gc
 import os

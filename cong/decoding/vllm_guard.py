@@ -5,6 +5,9 @@ It changes no score; vLLM asks logits processors whether they accept a request, 
     vllm serve POST --logits-processors cong.decoding.vllm_guard:HeadOnly --hf-overrides ...
 """
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 import torch
 from torch import Tensor
 from vllm import SamplingParams

@@ -9,6 +9,9 @@ the layers of the two models have names, and so caches, of their own. No directo
 Without `cd_ref` the same wrapper holds one model. Imported by vLLM only; `vllm_engine.VllmEngine` is the way to use it.
 """
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
@@ -65,7 +68,7 @@ class Backbones(nn.Module):
 
 
 class ContrastivePairForCausalLM(nn.Module):
-    """What vLLM holds. Its logits are F; the engine's own sampler sets `deferred` and takes the models' logits instead."""
+    """What vLLM holds. Its logits are F; the library's sampler sets `deferred` and takes the logits of the models."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()

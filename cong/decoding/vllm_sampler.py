@@ -1,4 +1,4 @@
-"""The choice of a token inside vLLM: each row's own alpha, the library's own draw, log pi_r and log pi_ref of the token.
+"""The choice of a token inside vLLM: each row's own alpha, the library's own draw, log pi_r and log pi_ref of a token.
 
 vLLM's sampler knows one score per token and draws from generators of its own. This one takes its place in every worker:
 it makes F from the logits of both models, leaves the repetition penalty to vLLM, and chooses as the other backends do.
@@ -7,6 +7,9 @@ So a row's text depends on its seed alone, and both log-probabilities cost two l
     llm = LLM(worker_extension_cls="cong.decoding.vllm_sampler.Extension", ...)
     llm.collective_rpc("install_row_sampler", args=(dataclasses.asdict(decoding),))
 """
+
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
 
 from typing import Any
 

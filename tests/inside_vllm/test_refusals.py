@@ -1,12 +1,15 @@
 """What a pair inside vLLM refuses, asked of vLLM itself; and the guards against what it would do in silence."""
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 import json
 import shutil
 from typing import Any
 
 import pytest
 import torch
-from engines import decode, directories, engine, requests_for, start
+from engines import decode, directories, engine, start
 from reference_decoding import ragged_prompts
 from safetensors.torch import load_file, save_file
 from vllm_serving import configuration, serve
@@ -52,14 +55,15 @@ def test_vllm_itself_takes_a_pair_with_a_missing_weight(tmp_path, monkeypatch):
     [
         ({"enable_lora": True}, "merge the adapter"),
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative decoding"),
-        ({"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"}, "pipeline parallelism"),
+        ({"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"}, "ipeline parallelism"),
         ({"block_size": 16}, "blocks of a multiple of 32 tokens, not 16"),
         ({"enable_prompt_embeds": True}, "an embedding given from outside"),
         ({"hf_overrides": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}}, "would reach pi_r alone"),
     ],
 )
 def test_an_engine_that_would_decode_wrongly_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    # Of pipeline parallelism vLLM itself says so, for the model does not name it among what it can.
+    with pytest.raises((ValueError, NotImplementedError), match=message):
         check_engine(configuration(*directories("qwen2"), **options))
 
 
@@ -79,9 +83,10 @@ def test_vllm_starts_no_pair_without_the_guard():
 )
 def test_a_request_that_could_leave_nothing_to_choose_is_refused(parameters, message):
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     llm = serve(*directories("qwen2"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(VLLMValidationError, match=message):
         llm.generate({"prompt_token_ids": [30, 40]}, SamplingParams(max_tokens=4, **parameters), use_tqdm=False)
 
 
@@ -89,10 +94,12 @@ def test_a_structured_output_is_refused():
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    llm = serve(*directories("qwen2"))
+    from cong.decoding.vllm_guard import HeadOnly
+
+    # Asked of the guard itself: without a tokenizer vLLM refuses structured outputs before it asks.
     parameters = SamplingParams(max_tokens=4, structured_outputs=StructuredOutputsParams(choice=["a", "b"]))
-    with pytest.raises(ValueError, match=r"structured_outputs cannot be used|skip_tokenizer_init"):
-        llm.generate({"prompt_token_ids": [30, 40]}, parameters, use_tqdm=False)
+    with pytest.raises(ValueError, match="structured_outputs cannot be used"):
+        HeadOnly.validate_params(parameters)
 
 
 def test_vllm_alone_decodes_the_pair_as_the_engine_does():
@@ -144,11 +151,9 @@ def test_stop_strings_are_refused():
 
 
 def test_the_threads_of_the_process_can_still_be_set():
-    decode(engine("qwen2"), requests_for(ragged_prompts(2)))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
+    before = torch.set_num_threads
+    start(*directories("llama"))
+    assert torch.set_num_threads is before
 
 
 def test_the_guard_is_named_as_vllm_finds_it():

@@ -1,5 +1,8 @@
 """The pair as somebody would give it to vLLM by hand, without the library's engine."""
 
+# pyright: reportMissingImports=false
+# vLLM is an extra: not everybody who checks the types has it.
+
 import os
 from pathlib import Path
 from typing import Any
