@@ -25,7 +25,7 @@ from cong.graph.resources import Resources, load_profile
 from cong.models import LocalModel
 from cong.prompts import SyntheticPrompts
 
-PROMPTS = SyntheticPrompts(world=small.WORLD, split="test", count=2, seed=0)
+PROMPTS = SyntheticPrompts(world=small.WORLD, split="heldout", count=2, seed=0)
 
 
 def resources(**settings: Any) -> Resources:

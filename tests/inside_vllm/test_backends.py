@@ -85,7 +85,7 @@ def test_cong_decode_gives_the_texts_of_the_slot_engine_also_when_it_was_killed(
 
 
 def _stages() -> list[Any]:
-    prompts = SyntheticPrompts(world=WORLD, split="test", count=40, seed=0)
+    prompts = SyntheticPrompts(world=WORLD, split="heldout", count=40, seed=0)
     post, pre = (LocalModel(path=models()[name]) for name in ("post", "pre"))
     sampling = Sampling(temperature=0.8, top_p=0.9)
     return [
