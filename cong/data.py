@@ -38,13 +38,14 @@ def read_rows(path: Path, *, columns: Sequence[str] | None = None, limit: int | 
         return [] if first is None else first.to_pylist()
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows to a Parquet file that appears whole or not at all."""
+def write_rows(path: Path, rows: Sequence[Row], *, notes: dict[str, str] | None = None) -> None:
+    """Write rows to a Parquet file that appears whole or not at all; `notes` go into the metadata of its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows)), temporary, compression="zstd")
+    table = pa.Table.from_pylist(list(rows)).replace_schema_metadata(notes)
+    pq.write_table(table, temporary, compression="zstd")
     os.replace(temporary, path)
 
 

@@ -86,6 +86,7 @@ def run(job: Job) -> Path:
     job.store.prepare()
     for stage in job.plan.todo:
         stage.check()
+        stage.check_execution(job.resources)
     if not job.plan.todo:
         return _run_recorded(job, None)
     share_definitions()

@@ -9,7 +9,7 @@ activations and buffers are upper estimates, whose coefficients were fitted to p
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cong.architecture import Architecture
@@ -61,6 +61,12 @@ class Need:
     def total(self) -> float:
         """Bytes on the device."""
         return self.weights + self.states + self.cache + self.working
+
+    def over(self, devices: int) -> "Need":
+        """Return what each device needs when weights and caches are spread over several."""
+        if devices == 1:
+            return self
+        return replace(self, weights=self.weights / devices, cache=self.cache / devices)
 
     def __str__(self) -> str:
         beside = f" and {self.host / GB:.1f} GB of main memory" if self.host else ""

@@ -57,7 +57,12 @@ def common_max_context(*configs: PreTrainedConfig) -> int:
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
     """Ids that end a response: those of the model's generation config and the tokenizer's end-of-sequence token."""
-    ids = model.generation_config.eos_token_id if model.generation_config is not None else model.config.eos_token_id
+    return end_token_ids(model.generation_config if model.generation_config is not None else model.config, tokenizer)
+
+
+def end_token_ids(settings: Any, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+    """The same from the settings alone, a generation config or a model's configuration."""
+    ids = settings.eos_token_id
     found = set(ids) if isinstance(ids, list | tuple) else {ids}
     found.add(tokenizer.eos_token_id if tokenizer is not None else None)
     return frozenset(token_id for token_id in found if token_id is not None)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.data import REFERENCE, RESPONSES, Row, chat_prompt_ids, write_rows
+from cong.generation.backends import backend_note, make_engine
 from cong.generation.rows import map_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
+from cong.models import LocalModel
 
 if TYPE_CHECKING:
     from cong.decoding import Completion, Request
@@ -32,6 +34,7 @@ def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_sha
     write_rows(ctx.out / RESPONSES, responses)
     good = [row for row in responses if row["error"] is None]
     ctx.summary(
+        backend=backend_note(job.resources, adapter=LocalModel(path=str(job.post)).is_adapter),
         mean_tokens=sum(row["num_tokens"] for row in good) / max(len(good), 1),
         unfinished_share=sum(row["finish_reason"] == "length" for row in good) / max(len(good), 1),
     )
@@ -41,39 +44,13 @@ class Decoder:
     """Holds the models on one device and decodes rows as slots become free."""
 
     def __init__(self, job: DecodeJob) -> None:
-        import torch
-        from transformers import AutoTokenizer
         from transformers.utils import logging
 
-        from cong.decoding import Decoding, GenerateEngine, SlotEngine, check_pair, load_model, load_pair
-        from cong.decoding.lora import is_adapter
-
         logging.disable_progress_bar()
-        self.job, resources = job, job.resources
-        if resources.device == "cpu":
-            torch.set_num_threads(resources.threads)
-        load = {"dtype": resources.dtype, "device": resources.device}
-        if job.pre is None:
-            post, pre = load_model(job.post, **load), None
-            self.tokenizer = AutoTokenizer.from_pretrained(job.post)
-        else:
-            post, pre = load_pair(post=job.post, pre=job.pre, **load)
-            pre_tokenizer = AutoTokenizer.from_pretrained(job.pre)
-            # An adapter is often saved alone; its tokenizer is that of its base.
-            alone = is_adapter(job.post) and not (job.post / "tokenizer_config.json").is_file()
-            self.tokenizer = pre_tokenizer if alone else AutoTokenizer.from_pretrained(job.post)
-            check_pair(
-                post_tokenizer=self.tokenizer,
-                pre_tokenizer=pre_tokenizer,
-                post_config=post.config,
-                pre_config=pre.config,
-            )
-        parts = {"post": post, "pre": pre, "tokenizer": self.tokenizer, "decoding": Decoding(**job.settings)}
-        if resources.backend == "slots":
-            slots = None if resources.slots == "auto" else resources.slots
-            self.engine = SlotEngine(**parts, slots=slots, cuda_graphs=resources.cuda_graphs)
-        else:
-            self.engine = GenerateEngine(**parts, batch_size=resources.rows_at_a_time)
+        self.job = job
+        self.tokenizer, self.engine = make_engine(
+            post=job.post, pre=job.pre, settings=job.settings, resources=job.resources
+        )
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with its response, in the order in which they finish."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from cong.data import Row, row_seed, write_rows
 from cong.errors import UserError
+from cong.generation.backends import backend_note, check_backend
 from cong.generation.decode import DecodeJob, Decoder
 from cong.generation.inputs import HubSplit, check_source, read_source, row_fault, source_identity
 from cong.generation.rows import map_rows
@@ -65,7 +66,8 @@ def decode_file(job: FileJob) -> tuple[int, int]:
         decoded = map_rows(context, make_worker, good, max_error_share=1.0)
     by_id = {row["row_id"]: row for row in decoded}
     finished = [{column: (by_id.get(row["row_id"]) or row).get(column) for column in COLUMNS} for row in rows]
-    write_rows(job.output, finished)
+    note = backend_note(job.resources, adapter=LocalModel(path=str(job.post)).is_adapter)
+    write_rows(job.output, finished, notes={"cong.backend": note})
     shutil.rmtree(work)
     failed = sum(row["error"] is not None for row in finished)
     return len(finished) - failed, failed
@@ -77,6 +79,7 @@ def _check(job: FileJob) -> None:
     if job.pre is not None:
         check_model(LocalModel(path=str(job.pre)))
         check_same_tokenizer(post, LocalModel(path=str(job.pre)))
+    check_backend(job.resources, adapter=post.is_adapter)
     check_source(job.prompts)
     for alpha in job.alphas:
         if not 0 <= alpha <= 1:

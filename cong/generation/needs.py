@@ -13,10 +13,11 @@ from cong.models import LocalModel, Model, architectures_of
 
 def without_adapter(models: tuple[Model, ...]) -> tuple[Model, ...]:
     """Put its base, the last model, in the place of an adapter, which has no numbers of its own."""
-    return tuple(models[-1] if _is_adapter(model) else model for model in models)
+    return tuple(models[-1] if is_adapter(model) else model for model in models)
 
 
-def _is_adapter(model: Model) -> bool:
+def is_adapter(model: Model) -> bool:
+    """Return whether a model is a LoRA adapter, known to be one before anything runs."""
     return isinstance(model, LocalModel) and model.is_adapter
 
 
@@ -26,17 +27,17 @@ def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Reso
     if known is None:
         return None
     load = {"new_tokens": new_tokens, "itemsize": resources.itemsize}
-    shared = _is_adapter(models[0])
-    if resources.slots != "auto":
-        return memory.decoding(known, slots=resources.slots, shared=shared, **load)
-    if resources.gpu_memory_gb is None:
-        return memory.decoding(known, slots=memory.CPU_SLOTS, shared=shared, **load)
-    empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
-    free = memory.USABLE_GPU * resources.gpu_memory_gb * memory.GB - empty.weights - empty.working
-    tokens = memory.context_tokens(known, new_tokens=new_tokens)
-    return memory.decoding(
-        known, slots=memory.slots_in(known, tokens=tokens, free_bytes=free, **load), shared=shared, **load
-    )
+    shared = is_adapter(models[0])
+    slots = resources.slots
+    if slots == "auto":
+        slots = memory.CPU_SLOTS
+        if resources.gpu_memory_gb is not None:
+            empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
+            usable = memory.USABLE_GPU * resources.tensor_parallel * resources.gpu_memory_gb * memory.GB
+            tokens = memory.context_tokens(known, new_tokens=new_tokens)
+            free = usable - empty.weights - empty.working
+            slots = memory.slots_in(known, tokens=tokens, free_bytes=free, **load)
+    return memory.decoding(known, slots=slots, shared=shared, **load).over(resources.tensor_parallel)
 
 
 def scoring_need(judge: Judge, *, new_tokens: int, resources: Resources) -> Need | None:
@@ -50,5 +51,5 @@ def scoring_need(judge: Judge, *, new_tokens: int, resources: Resources) -> Need
         return memory.classifying(known[0], tokens=longest, itemsize=resources.itemsize)
     # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
     rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
-    shared = isinstance(judge, ImplicitReward) and _is_adapter(judge.post)
+    shared = isinstance(judge, ImplicitReward) and is_adapter(judge.post)
     return memory.scoring(known, tokens=rows * longest, longest=longest, itemsize=resources.itemsize, shared=shared)

@@ -95,8 +95,8 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(resources.actors, len(blocks))),
-        num_cpus=resources.threads,
-        num_gpus=resources.gpus_per_process,
+        num_cpus=resources.actor_demand.cpus,
+        num_gpus=resources.actor_demand.gpus,
     )
     for _ in dataset.iter_batches(batch_size=None):
         pass

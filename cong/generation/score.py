@@ -41,6 +41,11 @@ class Score(Stage):
     def check(self) -> None:
         check_judge(self.judge)
 
+    def execution(self, resources: Resources) -> Resources:
+        # Judges are no decoders: one GPU holds each.
+        execution = super().execution(resources)
+        return execution if execution.tensor_parallel == 1 else dataclasses.replace(execution, tensor_parallel=1)
+
     def demand(self, resources: Resources) -> Demand:
         if judge_models(self.judge):
             return self.execution(resources).generation_demand()

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cong.data import PROMPTS, REFERENCE, Row, read_rows, row_seed
+from cong.generation.backends import check_backend
 from cong.generation.decode import DecodeJob, decode_stage
-from cong.generation.needs import decoding_need, without_adapter
+from cong.generation.needs import decoding_need, is_adapter, without_adapter
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
@@ -58,6 +59,9 @@ class Generate(Stage):
 
     def check(self) -> None:
         check_model(self.model)
+
+    def check_execution(self, resources: Resources) -> None:
+        check_backend(self.execution(resources))
 
     def demand(self, resources: Resources) -> Demand:
         return self.execution(resources).generation_demand()
@@ -109,6 +113,9 @@ class ContrastiveGenerate(Stage):
         check_model(self.post, adapter=True)
         check_model(self.pre)
         check_same_tokenizer(self.post, self.pre)
+
+    def check_execution(self, resources: Resources) -> None:
+        check_backend(self.execution(resources), adapter=is_adapter(self.post))
 
     def demand(self, resources: Resources) -> Demand:
         return self.execution(resources).generation_demand()

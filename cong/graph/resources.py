@@ -29,6 +29,7 @@ class SizeSettings:
     up_to_parameters: float
     actors: int | None = None
     slots: int | Literal["auto"] | None = None
+    tensor_parallel: int | None = None
     train_workers: int | None = None
     deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] | None = None
     micro_batch: int | None = None
@@ -55,11 +56,14 @@ class Resources:
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
     """Torch threads per process on a CPU."""
-    backend: Literal["slots", "transformers"] = "slots"
+    backend: Literal["auto", "slots", "transformers", "vllm"] = "slots"
+    """Engine that decodes. "auto" takes vLLM on a GPU where it is installed, and the slot engine elsewhere."""
     actors: int = 1
     """Ray Data actors per generating stage; 0 generates in the stage's own process."""
     slots: int | Literal["auto"] = 64
     """Rows that one actor decodes at a time; "auto" takes as many as fit the free memory of its GPU."""
+    tensor_parallel: int = 1
+    """GPUs (or processes, on a CPU) over which vLLM spreads the models of one actor; the other backends take one."""
     cuda_graphs: bool = False
     """Replay captured decoding steps on a GPU. Off until it was measured there."""
     train_workers: int = 1
@@ -78,7 +82,7 @@ class Resources:
     judging: Judging = field(default_factory=Judging)
 
     def __post_init__(self) -> None:
-        at_least = {"threads": 1, "actors": 0, "slots": 1, "train_workers": 1, "micro_batch": 1}
+        at_least = {"threads": 1, "actors": 0, "slots": 1, "tensor_parallel": 1, "train_workers": 1, "micro_batch": 1}
         for name, lowest in at_least.items():
             value = getattr(self, name)
             if (name, value) != ("slots", "auto") and value < lowest:
@@ -86,6 +90,8 @@ class Resources:
         if self.cuda_graphs and self.device != "cuda":
             raise ValueError(f"cuda_graphs needs device = 'cuda', not {self.device!r}")
         self._check_choices()
+        if self.tensor_parallel > 1 and self.backend not in ("auto", "vllm"):
+            raise ValueError(f"tensor_parallel = {self.tensor_parallel} needs backend = 'vllm', not {self.backend!r}")
         bounds = [size.up_to_parameters for size in self.sizes]
         if bounds != sorted(set(bounds)):
             raise ValueError(f"up_to_parameters of sizes must rise from table to table, not be {bounds}")
@@ -102,7 +108,7 @@ class Resources:
         choices = {
             "device": ("cpu", "cuda"),
             "dtype": ("float32", "bfloat16"),
-            "backend": ("slots", "transformers"),
+            "backend": ("auto", "slots", "transformers", "vllm"),
             "deepspeed": ("none", "zero2", "zero3", "zero3-offload"),
         }
         for name, allowed in choices.items():
@@ -113,6 +119,12 @@ class Resources:
     def gpus_per_process(self) -> float:
         """GPUs that one actor or one training worker holds."""
         return 1.0 if self.device == "cuda" else 0.0
+
+    @property
+    def actor_demand(self) -> Demand:
+        """What one actor that decodes holds."""
+        cpus = self.threads * (self.tensor_parallel if self.device == "cpu" else 1)
+        return Demand(cpus=cpus, gpus=self.tensor_parallel * self.gpus_per_process)
 
     @property
     def itemsize(self) -> int:
@@ -137,9 +149,9 @@ class Resources:
     def generation_demand(self) -> Demand:
         """Demand of a stage that decodes."""
         processes = max(self.actors, 1)
-        cpus, gpus = processes * self.threads, processes * self.gpus_per_process
+        held = self.actor_demand.times(processes)
         parts = processes if self.uses_actors else 1
-        return Demand(cpus=cpus, gpus=gpus, in_children=self.uses_actors, processes=parts)
+        return Demand(cpus=held.cpus, gpus=held.gpus, in_children=self.uses_actors, processes=parts)
 
     def training_demand(self) -> Demand:
         """Demand of a stage that trains."""

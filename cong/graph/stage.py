@@ -94,6 +94,9 @@ class Stage:
     def check(self) -> None:
         """Look at what lies outside of the graph (files, checkpoints) before anything runs; raise `UserError`."""
 
+    def check_execution(self, resources: Resources) -> None:
+        """Look at whether the stage can be run so where it is about to run; raise `UserError`."""
+
     def demand(self, resources: Resources) -> Demand:
         """Return what the stage occupies while it runs."""
         return Demand(cpus=1)
