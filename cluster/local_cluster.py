@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -108,7 +109,8 @@ def _alive(dashboard: str) -> int:
     from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
     try:
-        return sum(node.state == "ALIVE" for node in list_nodes(address=dashboard))
+        nodes: list[Any] = list_nodes(address=dashboard)
+        return sum(node.state == "ALIVE" for node in nodes)
     except (RayStateApiException, ServerUnavailable):
         return 0  # It answers some seconds after its port does.
 

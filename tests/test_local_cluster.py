@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,8 @@ def test_a_node_in_its_own_network_that_is_cut_off_is_lost_to_the_cluster_and_no
         dashboard = submit[submit.index("--address") + 1]
 
         def alive() -> set[str]:
-            return {node.node_ip for node in list_nodes(address=dashboard) if node.state == "ALIVE"}
+            nodes: list[Any] = list_nodes(address=dashboard)
+            return {node.node_ip for node in nodes if node.state == "ALIVE"}
 
         assert alive() == {"10.77.0.1", "10.77.0.2", "10.77.0.3"}
         subprocess.run(["ip", "-n", "cong-1", "link", "set", "eth0", "down"], check=True)

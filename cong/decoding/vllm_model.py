@@ -124,7 +124,7 @@ class ContrastivePairForCausalLM(nn.Module):
 
     def _logits(self, hidden_states: Tensor) -> list[Tensor] | None:
         """Logits of each model; None where tensor parallelism gathers them on another rank."""
-        models = [model for model in (self.backbones.pi_r, self.backbones.pi_ref) if model is not None]
+        models: list[Any] = [model for model in (self.backbones.pi_r, self.backbones.pi_ref) if model is not None]
         parts = hidden_states.split([model.config.hidden_size for model in models], dim=-1)
         logits = [model.compute_logits(part) for model, part in zip(models, parts, strict=True)]
         return None if logits[0] is None else logits
@@ -145,7 +145,8 @@ def _fill_in(config: Any, vllm_config: VllmConfig) -> None:
         if not hasattr(config, name):
             setattr(config, name, value)
     # The override of `architectures` has replaced what the checkpoint says of itself.
-    config.cd_architecture = AutoConfig.from_pretrained(vllm_config.model_config.model).architectures[0]
+    stored: Any = AutoConfig.from_pretrained(vllm_config.model_config.model)
+    config.cd_architecture = stored.architectures[0]
     if config.cd_ref is not None:
         check_alike(config, _pre_config(config), max_context=vllm_config.model_config.max_model_len)
 

@@ -32,12 +32,15 @@ class Extension:
         """Replace the sampler of this worker."""
         sampler = self.model_runner.sampler
         inner = sampler.inner if isinstance(sampler, RowSampler) else sampler
-        settings = decoding | {"stop_strings": tuple(decoding["stop_strings"])}
+        settings: dict[str, Any] = decoding | {"stop_strings": tuple(decoding["stop_strings"])}
         self.model_runner.sampler = RowSampler(inner, self.model_runner, Decoding(**settings))
 
 
 class RowSampler(nn.Module):
     """Chooses a token for every row of vLLM's batch; `extra_args` of a request hold its `alpha` and `seed`."""
+
+    _runner: Any
+    _model: Any
 
     def __init__(self, inner: Any, runner: Any, decoding: Decoding) -> None:
         super().__init__()

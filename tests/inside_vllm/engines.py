@@ -53,7 +53,8 @@ def engine(family: str, *, slots: int = 8, single: bool = False, **options: Any)
 
 
 def decode(held: VllmEngine, requests: list[Request], **settings: Any) -> dict[str, Completion]:
-    held.use(Decoding(**({"max_new_tokens": 24} | settings)))
+    given: dict[str, Any] = {"max_new_tokens": 24, **settings}
+    held.use(Decoding(**given))
     return {completion.row_id: completion for completion in held.decode(requests)}
 
 

@@ -104,7 +104,8 @@ def tokens_of(rows: dict[str, Completion]) -> dict[str, tuple[int, ...]]:
 
 def by_slots(family: str, requests: list[Request], **settings: Any) -> dict[str, Completion]:
     post, pre = pair(family)
-    decoding = Decoding(**({"max_new_tokens": 24} | settings))
+    given: dict[str, Any] = {"max_new_tokens": 24, **settings}
+    decoding = Decoding(**given)
     engine = SlotEngine(post=post, pre=pre, tokenizer=None, decoding=decoding, slots=8)
     return {completion.row_id: completion for completion in engine.decode(requests)}
 
