@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from cong.errors import UserError
 from cong.graph.store import Store
 
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it the UI guesses, and shows the pages of applications of language models instead of runs and curves."""
+
 
 def tracking_uri(store: Store) -> str:
     """Return `MLFLOW_TRACKING_URI` when it is set, else a SQLite database inside the store."""
@@ -41,7 +44,7 @@ def open_experiment(client: Any, *, uri: str, store: Store, name: str) -> str:
     if found is not None:
         return found.experiment_id
     local = uri.startswith("sqlite:")
-    return client.create_experiment(name, artifact_location=_artifacts(store) if local else None)
+    return client.create_experiment(name, artifact_location=_artifacts(store) if local else None, tags=KIND)
 
 
 def _artifacts(store: Store) -> str:
