@@ -12,7 +12,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from conftest import SECRET
+from commands import SECRET
 from judge_server import JudgeServer, serving
 from toy import INLINE
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import SECRET
+from commands import SECRET
 from hypothesis import given
 from hypothesis import strategies as st
 
