@@ -20,12 +20,16 @@ DS_BUILD_OPS=0 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isol
 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
 endef
 
-.PHONY: quickstart test test-vllm check setup clean
+.PHONY: quickstart test coverage test-vllm check setup clean
 
 quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
 
 test: check
+	$(BIN)/python -m pytest --durations=25
+
+# Apart, for counting lines makes the tests a good deal slower.
+coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 # With the variable the tests run or fail, and are never skipped.

@@ -72,10 +72,10 @@ class Node:
 def start(arguments: argparse.Namespace, names: list[str], directory: Path, nodes: list[Node]) -> str:
     """Start head and nodes, add them to `nodes`, and return the dashboard's address when all have joined."""
     head = HEAD if names else "127.0.0.1"
-    ports = {"port": _free_port(), "dashboard-port": _free_port()}
+    ports = {name: _free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
     options = [f"--{name}={value}" for name, value in ports.items()]
     # The head takes no work: it is the one machine that may not be lost.
-    nodes.append(_node(directory / "0", head, "--head", *options, "--num-cpus=0", "--ray-client-server-port=0"))
+    nodes.append(_node(directory / "0", head, "--head", *options, "--num-cpus=0"))
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
     _wait(lambda: _alive(dashboard) == 1, nodes)
     for number in range(1, arguments.nodes + 1):

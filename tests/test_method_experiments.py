@@ -124,7 +124,7 @@ def test_a_margin_without_pairs_is_named_in_the_table_of_the_safe_stage_two(smal
     ("experiment", "settings", "message"),
     [
         ("safe_stage_two", {"stage_one": ("fast",)}, "stage_one=fast: write learning rate x epochs"),
-        ("methods", {"families": ("gpt",)}, "families=gpt: unknown gpt; there are qwen, llama, llama-qwen"),
+        ("methods", {"families": ("gpt",)}, "families=gpt: unknown gpt; there are qwen, llama, qwen-llama, llama-qwen"),
     ],
 )
 def test_a_mistaken_axis_is_one_clear_line(experiment, settings, message):
