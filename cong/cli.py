@@ -7,13 +7,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from cong import jobcommands
 from cong.errors import UserError
 from cong.options import Address, ExperimentFile, Force, Grid, Profile, ScaleName, Settings, StoreDir, prepare
+
+if TYPE_CHECKING:
+    from cong.graph.resources import Resources
 
 # What typer raises for an unknown flag or a missing argument has no public name of its own.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -161,15 +164,7 @@ def decode(
     """Decode a file of prompts contrastively, without any experiment. Run it again to resume."""
     from cong.generation.files import FileJob, decode_file
     from cong.generation.inputs import parse_source
-    from cong.graph.resources import load_profile
 
-    chosen = {
-        "dtype": dtype,
-        "device": device,
-        "backend": backend,
-        "slots": batch_size,
-        "actors": 0 if no_ray else actors,
-    }
     settings = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -187,12 +182,21 @@ def decode(
         alphas=_alphas(alpha),
         settings=settings,
         seed=seed,
-        resources=load_profile(profile, **{key: value for key, value in chosen.items() if value is not None}),
+        resources=_resources(
+            profile, dtype=dtype, device=device, backend=backend, slots=batch_size, actors=0 if no_ray else actors
+        ),
     )
     decoded, failed = decode_file(job)
     typer.echo(f"{output}: {decoded} rows decoded, {failed} failed")
     if failed:
         raise typer.Exit(1)
+
+
+def _resources(profile: str, **chosen: str | int | None) -> "Resources":
+    """Return the profile with what was chosen on the command line."""
+    from cong.graph.resources import load_profile
+
+    return load_profile(profile, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _alphas(text: str) -> tuple[float, ...]:

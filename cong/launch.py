@@ -84,9 +84,7 @@ def run(job: Job) -> Path:
     check_resources(job)
     check_devices(job)
     job.store.prepare()
-    for stage in job.plan.todo:
-        stage.check()
-        stage.check_execution(job.resources)
+    check_stages(job)
     if not job.plan.todo:
         return _run_recorded(job, None)
     share_definitions()
@@ -95,6 +93,13 @@ def run(job: Job) -> Path:
         if note := check_capacity(job.plan, job.resources, capacity):
             print(note, flush=True)
         return _run_recorded(job, capacity)
+
+
+def check_stages(job: Job) -> None:
+    """Let the stages that are to run look at what lies outside of the graph; raise `UserError`."""
+    for stage in job.plan.todo:
+        stage.check()
+        stage.check_execution(job.resources)
 
 
 def _run_recorded(job: Job, capacity: Capacity | None) -> Path:

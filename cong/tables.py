@@ -1,11 +1,13 @@
 """The paper's tables: their rows, the cells behind them, and the blocks that show them beside the paper's numbers.
 
-models = weak_to_strong(t, alpha=0.4, beta=0.5)                       # "Base", "Weak SFT (pre)", ..., "ConG"
-cells = contest_cells(t, rows=[({"method": name}, model), ...], contests=scale.contests(0))
+for setup in setups(scale, families=("qwen",), seeds=(0,), alpha=None, beta=0.5):
+    cells += judged_cells(setup.transition, rows=setup.rows())        # "Base", "Weak SFT (pre)", ..., "ConG"
 contest_table("qwen", results, published)                             # LC and WR, SC and WR, and the paper's
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cong import methods
@@ -23,6 +25,47 @@ from cong.report.tables import Entry, ranked_table
 WEAK_TO_STRONG = (
     "Base", "Weak SFT (pre)", "Weak SFT (post)", "WeakTeacher", "AuxConf", "WSPO", "ConG-S", "ConG"
 )  # fmt: skip
+
+Row = tuple[dict[str, Any], Model]
+"""What distinguishes a row of a table, and its model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a family and a seed give to an experiment, and where its cells lie."""
+
+    transition: methods.Transition
+    alpha: float
+    beta: float
+    axes: dict[str, Any]
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """The models of the weak-to-strong methods by the names of their rows."""
+        return weak_to_strong(self.transition, alpha=self.alpha, beta=self.beta)
+
+    def rows(self, **axes: Any) -> list[Row]:
+        """Return the rows of the weak-to-strong methods, with further axes."""
+        return [({"method": name, **axes, **self.axes}, model) for name, model in self.models.items()]
+
+
+def setups(
+    scale,
+    *,
+    families: Sequence[str],
+    seeds: Sequence[int],
+    alpha: float | None,
+    beta: float,
+    weak: str | None = None,
+    strong: str | None = None,
+) -> Iterator[Setup]:
+    """Yield every family with every seed; None takes the scale's alpha of the weak family, and its sizes."""
+    for family in families:
+        for seed in seeds:
+            t = between(family, weak=weak, strong=strong, scale=scale, seed=seed)
+            chosen = scale.alpha[family.partition("-")[0]] if alpha is None else alpha
+            axes = {"family": family, "seed": seed, "alpha": chosen, "beta": beta}
+            yield Setup(transition=t, alpha=chosen, beta=beta, axes=axes)
 
 
 def weak_to_strong(t: methods.Transition, *, alpha: float, beta: float) -> dict[str, Model]:
@@ -58,9 +101,13 @@ def between(family: str, *, weak: str | None, strong: str | None, scale, seed: i
     )
 
 
-def contest_cells(
-    t: methods.Transition, *, rows: Sequence[tuple[dict[str, Any], Model]], contests: Sequence[Contest]
-) -> list[Cell]:
+def judged_cells(t: methods.Transition, *, rows: Sequence[Row]) -> list[Cell]:
+    """Return a cell per row for the rewards of its held-out responses, and those of the scale's benchmarks of pairs."""
+    rewards = [Cell(stage=methods.evaluate(t, model), axes=axes) for axes, model in rows]
+    return rewards + contest_cells(t, rows=rows, contests=t.scale.contests(t.seed))
+
+
+def contest_cells(t: methods.Transition, *, rows: Sequence[Row], contests: Sequence[Contest]) -> list[Cell]:
     """Return a cell per row (its axes and its model) and benchmark, and the style-controlled table where it has one."""
     shared = {
         name: value

@@ -25,7 +25,7 @@ from cong.graph.runner import Observer, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
 from cong.grid import Point, points
-from cong.launch import Job, check_resources, share_definitions, write_page
+from cong.launch import Job, check_resources, check_stages, share_definitions, write_page
 from cong.report import Block, Figure, Table, Text
 from cong.scales import scale
 from cong.search import Axis, Search, rounded
@@ -91,9 +91,7 @@ def tune(job: Job, search: Search) -> Path:
     """Search, and write a report; return its page. `job` is the experiment at the ends of all axes, as a grid."""
     check_resources(job)
     job.store.prepare()
-    for stage in job.plan.todo:
-        stage.check()
-        stage.check_execution(job.resources)
+    check_stages(job)
     share_definitions()
     with executor(job.resources) as (_, capacity):
         check_capacity(job.plan, job.resources, capacity)

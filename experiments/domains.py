@@ -14,7 +14,7 @@ from cong import methods, tables
 from cong.experiment import Cell, Results
 from cong.report import Block, Entry, Table, ranked_table
 from cong.report.published import Published, load_published
-from cong.report.statistics import best_row, difference, estimate, select, values_of
+from cong.report.statistics import difference, estimate, select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")
 METHODS = ("Weak", "Weak (aligned)", *tables.WEAK_TO_STRONG)
@@ -32,20 +32,14 @@ def cells(
     beta: float = 0.5,
 ) -> list[Cell]:
     found = []
-    for family in families:
-        contrast = scale.alpha[family] if alpha is None else alpha
-        weak, strong = scale.sizes[family]
-        for domain in domains or ("chat", *scale.domains):
-            given = scale if domain == "chat" else scale.in_domain(domain)
-            for seed in seeds:
-                t = methods.transition(family, weak=weak, strong=strong, scale=given, seed=seed)
-                models = {"Weak": t.weak, "Weak (aligned)": t.weak_aligned}
-                models |= tables.weak_to_strong(t, alpha=contrast, beta=beta)
-                axes = {"family": family, "domain": domain, "seed": seed, "alpha": contrast, "beta": beta}
-                found += [
-                    Cell(stage=methods.evaluate(t, model), axes={"method": method, **axes})
-                    for method, model in models.items()
-                ]
+    for domain in domains or ("chat", *scale.domains):
+        given = scale if domain == "chat" else scale.in_domain(domain)
+        for setup in tables.setups(given, families=families, seeds=seeds, alpha=alpha, beta=beta):
+            t = setup.transition
+            found += [
+                Cell(stage=methods.evaluate(t, model), axes={"method": method, "domain": domain, **setup.axes})
+                for method, model in {"Weak": t.weak, "Weak (aligned)": t.weak_aligned, **setup.models}.items()
+            ]
     return found
 
 
@@ -61,14 +55,14 @@ def report(results: Results) -> Iterator[Block]:
 
 
 def _rewards(family: str, results: Results, domains: list[str]) -> Table:
-    columns = [
-        [estimate(select(results, method=method, domain=domain), "reward") for method in METHODS] for domain in domains
-    ]
-    return Table(
+    rows = {
+        method: [Entry.of(estimate(select(results, method=method, domain=domain), "reward")) for domain in domains]
+        for method in METHODS
+    }
+    return ranked_table(
         title=f"{family}: reward on held-out prompts, greedy",
-        columns=("method", *domains),
-        rows=[(method, *(str(column[row]) for column in columns)) for row, method in enumerate(METHODS)],
-        best=(None, *(best_row(column) for column in columns)),
+        columns=dict.fromkeys(domains, "higher"),
+        rows=rows,
         caption="Mean and 95 % interval. In math and code it is the share of right answers and of passed programs.",
     )
 

@@ -9,7 +9,7 @@ The strong model is Qwen2.5-14B, or what stands for it. The paper does not name 
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import tables
 from cong.experiment import Cell, Results
 from cong.report import Block
 from cong.report.published import load_published
@@ -28,16 +28,9 @@ def cells(
     alpha: float | None = None,
     beta: float = 0.5,
 ) -> list[Cell]:
-    found = []
-    for seed in seeds:
-        t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-        contrast = scale.alpha[family] if alpha is None else alpha
-        axes = {"family": family, "strong": strong, "seed": seed, "alpha": contrast, "beta": beta}
-        models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
-        rows = [({"method": name, **axes}, model) for name, model in models.items()]
-        found += [Cell(stage=methods.evaluate(t, model), axes=own) for own, model in rows]
-        found += tables.contest_cells(t, rows=rows, contests=scale.contests(seed))
-    return found
+    given = tables.setups(scale, families=(family,), seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
+    judged = (tables.judged_cells(setup.transition, rows=setup.rows(strong=strong)) for setup in given)
+    return [cell for cells in judged for cell in cells]
 
 
 def report(results: Results) -> Iterator[Block]:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from cong import methods, tables
 from cong.experiment import Cell, Results
-from cong.models import Model
 from cong.report import Block, Table
 from cong.report.published import load_published
 from cong.report.statistics import estimate, select, values_of
@@ -27,8 +26,6 @@ SETTINGS = {
     "one model": ("Base", "DPO", "ORPO", "SimPO", "ConG-S (self)", "ConG (self)"),
 }
 PAPER = Path(__file__).with_name("paper.toml")
-Row = tuple[dict, Model]
-"""What distinguishes a row, and its model."""
 
 
 def cells(
@@ -46,27 +43,18 @@ def cells(
 ) -> list[Cell]:
     searched = {"weight": orpo_weight or (None,), "beta": simpo_beta or (None,), "gamma": simpo_gamma or (None,)}
     found = []
-    for seed, family in itertools.product(seeds, families):
-        t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-        contrast = scale.alpha[family.partition("-")[0]] if alpha is None else alpha
-        axes = {"family": family, "seed": seed, "alpha": contrast, "beta": beta}
-        models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
-        found += _judged(t, [({"method": name}, model) for name, model in models.items()], axes, "weak to strong")
+    for setup in tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong):
+        t = setup.transition
+        found += tables.judged_cells(t, rows=setup.rows(setting="weak to strong"))
         if t.same_tokenizer:
-            alone = t.self_aligned
-            found += _judged(alone, _one_model(alone, contrast, beta, searched), axes, "one model")
+            alone = _one_model(t.self_aligned, setup.alpha, beta, searched)
+            rows = [({**own, "setting": "one model", **setup.axes}, model) for own, model in alone]
+            found += tables.judged_cells(t.self_aligned, rows=rows)
     return found
 
 
-def _judged(t: methods.Transition, rows: list[Row], axes: dict, setting: str) -> list[Cell]:
-    """Return the cells of a setting: rewards of held-out responses, and the benchmarks of pairs."""
-    named = [({**own, "setting": setting, **axes}, model) for own, model in rows]
-    cells = [Cell(stage=methods.evaluate(t, model), axes=own) for own, model in named]
-    return cells + tables.contest_cells(t, rows=named, contests=t.scale.contests(t.seed))
-
-
-def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[Row]:
-    rows: list[Row] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
+def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[tables.Row]:
+    rows: list[tables.Row] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
     for weight in searched["weight"]:
         rows.append((_given("ORPO", orpo_weight=weight), methods.orpo(t, weight=weight)))
     for b, gamma in itertools.product(searched["beta"], searched["gamma"]):

@@ -14,10 +14,10 @@ At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by Ar
 import dataclasses
 from collections.abc import Iterator
 
-from cong import methods
+from cong import methods, tables
 from cong.experiment import Cell, Results
-from cong.report import Block, Figure, Table, Text
-from cong.report.statistics import best_row, difference, estimate, select, spearman, values_of
+from cong.report import Better, Block, Entry, Figure, Table, Text, ranked_table
+from cong.report.statistics import difference, estimate, select, spearman, values_of
 
 METHODS = ("Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
 ALPHAS = tuple(step / 10 for step in range(11))
@@ -73,27 +73,26 @@ def report(results: Results) -> Iterator[Block]:
 
 
 def _methods_table(results: Results) -> Table:
-    measures = (
-        ("reward, greedy", "greedy", "reward"),
-        ("reward, sampled", "sampled", "reward"),
-        ("wins against base", "greedy", "win_rate"),
-        ("implicit reward per token", "greedy", "implicit_per_token"),
-        ("tokens", "greedy", "tokens"),
+    measures: tuple[tuple[str, str, str, Better], ...] = (
+        ("reward, greedy", "greedy", "reward", "higher"),
+        ("reward, sampled", "sampled", "reward", "higher"),
+        ("wins against base", "greedy", "win_rate", "higher"),
+        ("implicit reward per token", "greedy", "implicit_per_token", None),
+        ("tokens", "greedy", "tokens", None),
     )
-    columns = [
-        [estimate(select(results, method=method, decoding=decoding), name) for method in METHODS]
-        for _, decoding, name in measures
-    ]
-    rows = [(method, *(str(column[index]) for column in columns)) for index, method in enumerate(METHODS)]
-    seeds = len(values_of(results, "seed"))
-    over = "Student's t over seeds" if seeds > 1 else "bootstrap over prompts; the spread between seeds is not in it"
-    return Table(
+    rows = {
+        method: [
+            Entry.of(estimate(select(results, method=method, decoding=decoding), name))
+            for _, decoding, name, _ in measures
+        ]
+        for method in METHODS
+    }
+    return ranked_table(
         title="Methods on held-out prompts",
-        columns=("method", *(title for title, _, _ in measures)),
+        columns={title: better for title, _, _, better in measures},
         rows=rows,
-        best=(None, *(best_row(column) for column in columns[:3]), None, None),
-        caption=f"Mean and 95 % interval ({over}); {seeds} seed{'s' if seeds > 1 else ''}. "
-        "Sampled: temperature 0.7, top-p 0.95, mean of four samples per prompt.",
+        caption=tables.interval_note(select(results, method=METHODS[0], decoding="greedy"))
+        + " Sampled: temperature 0.7, top-p 0.95, mean of four samples per prompt.",
     )
 
 

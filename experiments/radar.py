@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import tables
 from cong.experiment import Cell, Results
 from cong.report import Block, Figure
 from cong.report.published import Published, load_published, number
@@ -31,18 +31,10 @@ def cells(
     weak: str | None = None,
     strong: str | None = None,
 ) -> list[Cell]:
-    found = []
-    for family in families:
-        for seed in seeds:
-            t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-            contrast = scale.alpha[family] if alpha is None else alpha
-            # All methods play, those that are drawn and those that are not: style control compares at a common style.
-            models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
-            axes = {"family": family, "setting": "weak to strong", "seed": seed, "alpha": contrast, "beta": beta}
-            rows = [({"method": name, **axes}, model) for name, model in models.items()]
-            found += [Cell(stage=methods.evaluate(t, model), axes=own) for own, model in rows]
-            found += tables.contest_cells(t, rows=rows, contests=scale.contests(seed))
-    return found
+    given = tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
+    # All methods play, those that are drawn and those that are not: style control compares at a common style.
+    judged = (tables.judged_cells(setup.transition, rows=setup.rows(setting="weak to strong")) for setup in given)
+    return [cell for cells in judged for cell in cells]
 
 
 def report(results: Results) -> Iterator[Block]:

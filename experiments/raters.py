@@ -43,19 +43,16 @@ def cells(
     strong: str | None = None,
 ) -> list[Cell]:
     found = []
-    for family in families:
-        for seed in seeds:
-            t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-            contrast = scale.alpha[family] if alpha is None else alpha
-            models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
-            for contest in scale.contests(seed):
-                compared = tuple((name, methods.compete(t, model, contest)) for name, model in models.items())
-                sample = RatingSample(methods=compared, share=share, seed=seed)
-                axes = {"family": family, "benchmark": contest.name, "seed": seed, "alpha": contrast, "beta": beta}
-                found.append(Cell(stage=sample, axes={"of": "sample", **axes}))
-                files = _files(sample, contest.judge, ratings, raters=raters, noise=noise)
-                if files:
-                    found.append(Cell(stage=Ratings(sample=sample, files=files), axes={"of": "ratings", **axes}))
+    for setup in tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong):
+        t = setup.transition
+        for contest in scale.contests(t.seed):
+            compared = tuple((name, methods.compete(t, model, contest)) for name, model in setup.models.items())
+            sample = RatingSample(methods=compared, share=share, seed=t.seed)
+            axes = {"benchmark": contest.name, **setup.axes}
+            found.append(Cell(stage=sample, axes={"of": "sample", **axes}))
+            files = _files(sample, contest.judge, ratings, raters=raters, noise=noise)
+            if files:
+                found.append(Cell(stage=Ratings(sample=sample, files=files), axes={"of": "ratings", **axes}))
     return found
 
 

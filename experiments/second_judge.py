@@ -32,15 +32,10 @@ def cells(
     strong: str | None = None,
 ) -> list[Cell]:
     found = []
-    for family in families:
-        for seed in seeds:
-            t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-            contrast = scale.alpha[family] if alpha is None else alpha
-            models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
-            for judge, contests in zip(JUDGES, (scale.contests(seed), scale.second_contests(seed)), strict=True):
-                axes = {"family": family, "judge": judge, "seed": seed, "alpha": contrast, "beta": beta}
-                rows = [({"method": name, **axes}, model) for name, model in models.items()]
-                found += tables.contest_cells(t, rows=rows, contests=contests)
+    for setup in tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong):
+        t = setup.transition
+        for judge, contests in zip(JUDGES, (scale.contests(t.seed), scale.second_contests(t.seed)), strict=True):
+            found += tables.contest_cells(t, rows=setup.rows(judge=judge), contests=contests)
     return found
 
 

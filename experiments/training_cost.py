@@ -33,15 +33,13 @@ def cells(
     weak: str | None = None,
     strong: str | None = None,
 ) -> list[Cell]:
-    found = []
-    for family in families:
-        for seed in seeds:
-            t = tables.between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-            contrast = scale.alpha[family] if alpha is None else alpha
-            models = tables.weak_to_strong(t, alpha=contrast, beta=beta)
-            axes = {"family": family, "seed": seed, "alpha": contrast, "beta": beta}
-            found += [Cell(stage=methods.evaluate(t, models[name]), axes={"method": name, **axes}) for name in METHODS]
-    return found
+    given = tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
+    return [
+        Cell(stage=methods.evaluate(setup.transition, model), axes=axes)
+        for setup in given
+        for axes, model in setup.rows()
+        if axes["method"] in METHODS
+    ]
 
 
 def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:

@@ -28,11 +28,16 @@ def read_metrics(path: Path, *, offset: int = 0) -> tuple[list[dict[str, Any]], 
     """
     if not path.exists():
         return [], 0
-    data = path.read_bytes()
-    start = offset if data[:offset].endswith(b"\n") and len(data) >= offset else 0
+    with path.open("rb") as file:
+        file.seek(max(offset - 1, 0))
+        # Where an earlier reading ended, a line did; behind the end of a shorter file there is nothing.
+        if offset and file.read(1) != b"\n":
+            offset = 0
+            file.seek(0)
+        data = file.read()
     end = data.rfind(b"\n") + 1
-    found = [_point(line) for line in data[start:end].splitlines()]
-    return [point for point in found if point is not None], max(start, end)
+    found = [_point(line) for line in data[:end].splitlines()]
+    return [point for point in found if point is not None], offset + end
 
 
 def _point(line: bytes) -> dict[str, Any] | None:

@@ -7,6 +7,18 @@ def report(results):
 
 from cong.report.blocks import Block, Browser, Figure, Links, Responses, Table, Text
 from cong.report.page import write_report
-from cong.report.tables import Entry, ranked_table
+from cong.report.tables import Better, Entry, ranked_table
 
-__all__ = ["Block", "Browser", "Entry", "Figure", "Links", "Responses", "Table", "Text", "ranked_table", "write_report"]
+__all__ = [
+    "Better",
+    "Block",
+    "Browser",
+    "Entry",
+    "Figure",
+    "Links",
+    "Responses",
+    "Table",
+    "Text",
+    "ranked_table",
+    "write_report",
+]

@@ -131,8 +131,3 @@ def spearman(x: list[float], y: list[float]) -> float:
     from scipy import stats
 
     return float(stats.spearmanr(x, y).statistic)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def best_row(estimates: list[Estimate]) -> int:
-    """Return the position of the largest mean."""
-    return max(range(len(estimates)), key=lambda index: estimates[index].mean)
