@@ -6,6 +6,7 @@ from reference_decoding import ragged_prompts, tiny_pair
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cong.decoding import Decoding, Request, SlotEngine
+from cong.decoding.bands import Band
 from cong.decoding.graphs import COLUMNS, GraphedSteps, rows_bucket
 from cong.decoding.step import Step
 
@@ -42,8 +43,8 @@ def test_graphed_steps_give_the_same_text_as_plain_ones():
 def test_a_graph_is_captured_at_the_second_use_of_its_shape_and_dropped_when_the_cache_grows():
     ran, recorder = [], Recorder()
 
-    def step(*, rows, used):
-        ran.append((rows, used))
+    def step(bands):
+        ran.extend(tuple(band) for band in bands)
 
     graphed = GraphedSteps(step, slots=48, capture=recorder)  # pyright: ignore[reportArgumentType]
     for rows, used, captured in ((40, 10, 0), (33, 200, 1), (48, 256, 1), (5, 256, 1), (40, 257, 1), (40, 300, 2)):
@@ -73,7 +74,7 @@ def test_a_step_asks_nothing_back_from_the_device(temperature):
     engine = SlotEngine(post=post, pre=pre, tokenizer=None, decoding=decoding, slots=4)
     assert isinstance(engine._step, Step)
     with torch.inference_mode():
-        engine._step(rows=4, used=16)
+        engine._step([Band(rows=4, columns=16)])
     with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|item"):
         engine._state.active_S.tolist()
 

@@ -6,22 +6,36 @@ behind a row's length are never read: the attention mask ends at the length.
 
     cache = SlotCache(layers=24, slots=64, capacity=512, limit=4096)
     cache.begin_prefill(slots_P)                              # then a forward pass over P prompts
-    cache.begin_step(rows=64, position_B=lengths, used=300)   # then a forward pass over one token per row
+    cache.begin_step(StepPlace(rows_B=rows, position_B=lengths, bands=[Band(64, 300)], exact=False))   # one per row
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from cong.decoding.bands import Band
+
 GROWTH = 512
 """Most tokens by which a cache outgrows what is asked for."""
 
+STEP = 64
+"""A cache holds a multiple of so many tokens per slot, or as many as the model allows."""
+
 
 class StepPlace:
-    """Where a decoding step writes: one column of each row, worked out once for all layers."""
+    """Where a decoding step writes and what it reads, worked out once for all layers.
 
-    def __init__(self, *, rows_B: Tensor, position_B: Tensor, used: int) -> None:
-        self.rows_B, self.position_B, self.used = rows_B, position_B, used
+    It writes the column `position_B` of each row, and reads of the rows of every band as many columns as it says, or
+    with `exact` of every row no column behind its own.
+    """
+
+    def __init__(self, *, rows_B: Tensor, position_B: Tensor, bands: Sequence[Band], exact: bool) -> None:
+        self.rows_B, self.position_B, self.bands = rows_B, position_B, bands
+        self.used = max(band.columns for band in bands)
+        # A slot that is empty may still have the length of a longer row.
+        self.length_B = (position_B + 1).clamp_max(self.used).to(torch.int32) if exact else None
         self._lines: dict[tuple[int, int], Tensor] = {}
 
     def lines(self, *, heads: int, capacity: int) -> Tensor:
@@ -114,9 +128,8 @@ class SlotCache(Cache):
         for layer in self.slot_layers:
             layer.target_P, layer.start = target_P, start
 
-    def begin_step(self, *, rows_B: Tensor, position_B: Tensor, used: int) -> None:
-        """The next forward pass writes one token per row `rows_B` (0..B-1) and reads the first `used` columns."""
-        place = StepPlace(rows_B=rows_B, position_B=position_B, used=used)
+    def begin_step(self, place: StepPlace) -> None:
+        """The next forward pass writes one token into each of the first rows, and reads what `place` says."""
         for layer in self.slot_layers:
             layer.target_P, layer.start, layer.place = None, 0, place
 
@@ -129,10 +142,12 @@ class SlotCache(Cache):
         """Make room for sequences of `capacity` tokens.
 
         Doubling keeps growing rare; from `GROWTH` tokens on it goes by as many, for twice a long cache fits no device.
+        Whole multiples of `STEP` keep it from growing for the few tokens that a next prompt is longer.
         """
         assert capacity <= self.limit
         if capacity > self.capacity:
-            self.capacity = max(capacity, min(2 * self.capacity, self.capacity + GROWTH, self.limit))
+            asked = -(-capacity // STEP) * STEP
+            self.capacity = min(max(asked, min(2 * self.capacity, self.capacity + GROWTH)), self.limit)
             for layer in self.slot_layers:
                 layer.grow(self.capacity)
 

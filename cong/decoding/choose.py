@@ -33,7 +33,8 @@ def penalize_repetition(scores_BV: Tensor, *, seen_BV: Tensor, penalty: float) -
 def choose_tokens(scores_BV: Tensor, *, decoding: Decoding, uniform_B: Tensor | None) -> Tensor:
     """One token id per row: the argmax at temperature 0, else the inverse distribution function at `uniform_B`."""
     if decoding.temperature == 0:
-        return scores_BV.argmax(dim=-1)
+        # Several times faster than argmax on a CPU; of equal scores both take the first.
+        return scores_BV.max(dim=-1).indices
     assert uniform_B is not None
     scores_BV = scores_BV / decoding.temperature
     if decoding.top_p < 1:

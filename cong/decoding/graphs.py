@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from cong.decoding.bands import Band
 from cong.decoding.step import Step
 
 COLUMNS = 256
@@ -37,10 +38,10 @@ class GraphedSteps:
         bucket = rows_bucket(rows, slots=self._slots), min(-(-used // COLUMNS) * COLUMNS, capacity)
         if bucket not in self._seen:
             self._seen.add(bucket)
-            self._step(rows=bucket[0], used=bucket[1])
+            self._step([Band(*bucket)])
             return
         if bucket not in self._replays:
-            self._replays[bucket] = self._capture(lambda: self._step(rows=bucket[0], used=bucket[1]))
+            self._replays[bucket] = self._capture(lambda: self._step([Band(*bucket)]))
         self._replays[bucket]()
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cong.decoding.backbone import Backbone, prefill_groups
+from cong.decoding.backbone import Backbone, prefill_groups, reads_own_columns
+from cong.decoding.bands import Band, band_width, bands, moves
 from cong.decoding.cache import SlotCache
 from cong.decoding.graphs import GraphedSteps, capture_cuda_graph
 from cong.decoding.models import check_decodable, common_max_context, common_vocab_size, stop_token_ids
@@ -133,7 +134,10 @@ class SlotEngine:
     def _allocate(self, slots: int) -> None:
         """Caches (which take memory with their first prompts) and the state of so many rows."""
         self.slots, self.refill_at = slots, max(1, slots // 16)
-        self._backbones = [Backbone(model, self._new_cache(model)) for model in self._models]
+        self._band_width = band_width(slots) if self.device.type == "cpu" else slots
+        self._backbones = [
+            Backbone(model, self._new_cache(model), exact=reads_own_columns(model)) for model in self._models
+        ]
         self._state = SlotState(
             slots=slots,
             vocab_size=self.vocab_size,
@@ -157,18 +161,30 @@ class SlotEngine:
 
         A few requests at a time share one prefill pass, which costs fewer slot-steps than it saves.
         """
-        admitted: list[tuple[int, Request]] = []
+        admitted: list[Request] = []
         refused: list[Completion] = []
-        free = [slot for slot in range(self.slots) if slot not in self._rows]
-        if queue.exhausted or (self._rows and len(free) < self.refill_at):
-            return admitted, refused
-        while len(admitted) < len(free) and (request := queue.take()) is not None:
+        room = self.slots - len(self._rows)
+        if queue.exhausted or (self._rows and room < self.refill_at):
+            return [], refused
+        self._settle()
+        while len(admitted) < room and (request := queue.take()) is not None:
             error = self._error(request)
             if error is None:
-                admitted.append((free[len(admitted)], request))
+                admitted.append(request)
             else:
                 refused.append(error_completion(request, error))
-        return admitted, refused
+        admitted.sort(key=lambda request: -len(request.prompt_token_ids))
+        free = [slot for slot in range(self.slots) if slot not in self._rows]
+        return list(zip(free, admitted, strict=False)), refused
+
+    @torch.inference_mode()
+    def _settle(self) -> None:
+        """Move rows so that those of like length lie in one band."""
+        pairs = moves(self._cached(), slots=self.slots, width=self._band_width)
+        self._move(pairs)
+
+    def _cached(self) -> dict[int, int]:
+        return {slot: row.cached for slot, row in self._rows.items()}
 
     def _error(self, request: Request) -> str | None:
         return request_error(
@@ -235,26 +251,33 @@ class SlotEngine:
         if 4 * count > 3 * (highest + 1):
             return
         free = [slot for slot in range(count) if slot not in self._rows]
-        pairs = list(zip([slot for slot in sorted(self._rows) if slot >= count], free, strict=True))
-        source_P, target_P = self._copy_cache(pairs, length=max(row.cached for row in self._rows.values()))
+        self._move(list(zip([slot for slot in sorted(self._rows) if slot >= count], free, strict=True)))
+
+    def _move(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Move rows from slots to slots, all at once."""
+        if not pairs:
+            return
+        source_P, target_P = self._copy_cache(pairs, length=max(self._rows[source].cached for source, _ in pairs))
         self._state.copy_rows(source_P, target_P)
         for source, target in pairs:
             self._rows[target] = self._rows.pop(source)
             self._prompts[target] = self._prompts.pop(source)
+        left = [source for source, _ in pairs if source not in self._rows]
+        self._state.active_S[left] = False
 
     @torch.inference_mode()
     def _advance(self, *, queued: bool) -> None:
         """Run a few steps and learn how far every row has come."""
         steps = min(self.steps_per_sync, max(row.limit - row.generated for row in self._rows.values()))
         rows = max(self._rows) + 1
-        used = max(row.cached for row in self._rows.values())
         capacity = self._backbones[0].cache.capacity
+        read = bands(self._cached(), rows=rows, width=self._band_width)
         for _ in range(steps):
-            used = min(used + 1, capacity)
             if self._graphs is None:
-                self._step(rows=rows, used=used)
+                self._step(read)
             else:
-                self._graphs(rows=rows, used=used, capacity=capacity)
+                self._graphs(rows=rows, used=max(band.columns for band in read), capacity=capacity)
+            read = tuple(Band(band.rows, min(band.columns + 1, capacity)) for band in read)
         generated = self._state.generated_S[:rows].tolist()
         useful = 0
         for slot, row in self._rows.items():

@@ -4,7 +4,7 @@ Everything is read from and written to tensors that stay where they are, and no 
 step can be queued behind the one before, and be captured as a CUDA graph.
 
     step = Step(backbones=backbones, state=state, decoding=decoding, vocab_size=vocab_size)
-    step(rows=64, used=300)
+    step([Band(rows=32, columns=300), Band(rows=32, columns=120)])
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cong.decoding.backbone import Backbone
+from cong.decoding.bands import Band
 from cong.decoding.choose import choose_tokens, penalize_repetition
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.state import SlotState
@@ -28,15 +29,15 @@ class Step:
     decoding: Decoding
     vocab_size: int
 
-    def __call__(self, *, rows: int, used: int) -> None:
-        """One token for the first `rows` slots; `used` columns of the cache hold every row's tokens."""
-        state = self.state
+    def __call__(self, bands: Sequence[Band]) -> None:
+        """One token for every row of these bands, the first slots."""
+        state, rows = self.state, sum(band.rows for band in bands)
         logits = [
             backbone.step(
                 state.token_S[:rows],
                 rows_B=state.index_S[:rows],
                 position_B=state.length_S[:rows],
-                used=used,
+                bands=bands,
             )
             for backbone in self.backbones
         ]
