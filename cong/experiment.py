@@ -92,7 +92,9 @@ class Experiment:
     def description(self) -> str:
         """Return the rest of the file's docstring, up to the commands that it ends with."""
         lines = inspect.cleandoc(self.module.__doc__ or "").splitlines()[1:]
-        return "\n".join(itertools.takewhile(lambda line: not line.startswith(" "), lines)).strip()
+        text = "\n".join(itertools.takewhile(lambda line: not line.startswith(" "), lines)).strip()
+        # The lines of the file are not the lines of a page.
+        return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in text.split("\n\n"))
 
     def cells(self, scale: Scale, settings: dict[str, Any]) -> list[Cell]:
         """Build the cells; raise `UserError` for whatever the file objects to."""

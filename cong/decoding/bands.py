@@ -11,7 +11,7 @@ when slots are refilled, rows move up into the free slots of earlier bands, and 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-BANDS = 4
+BANDS = 2
 SMALLEST_BAND = 8
 
 
