@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cong.data import Row, check_failures, read_rows, write_rows
+from cong.graph.cluster import this_node
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 
@@ -97,6 +98,7 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
         compute=ray.data.ActorPoolStrategy(size=min(resources.actors, len(blocks))),
         num_cpus=resources.actor_demand.cpus,
         num_gpus=resources.actor_demand.gpus,
+        **({"resources": this_node()} if resources.one_node else {}),
     )
     for _ in dataset.iter_batches(batch_size=None):
         pass
