@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -58,7 +59,7 @@ class Reader(Stage):
 
 def main() -> None:
     directory = Path(os.environ["RAY_TMPDIR"])
-    small = {"object_store_memory": 80 << 20, "dashboard_agent_listen_port": 0}
+    small: dict[str, Any] = {"object_store_memory": 80 << 20, "dashboard_agent_listen_port": 0}
     cluster = Cluster(
         initialize_head=True, head_node_args={**small, "num_cpus": 0, "include_dashboard": False}, shutdown_at_exit=True
     )

@@ -13,7 +13,7 @@ class S3Server:
     """What was `seen` at `url`; nobody answers while it is `away`."""
 
     def __init__(self) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
         self._app = DomainDispatcherApplication(create_backend_app)

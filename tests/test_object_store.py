@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from commands import EXPERIMENT, cong, one_line
@@ -382,6 +383,43 @@ def test_wrong_credentials_are_one_line(server, tmp_path, monkeypatch):
     monkeypatch.setattr(server, "_app", refuse)
     one_line(*cong("plan", str(EXPERIMENT), "--store", "s3://bucket/x", env={"CONG_CACHE": str(tmp_path)}),
              "PermissionError: The key is not known.")  # fmt: skip
+
+
+def test_a_submitted_job_is_given_the_url():
+    from cong.jobcommands import _shared_store
+    from cong.packing import Packed
+    from cong.submit import Submission, entry_point
+
+    store = _shared_store("s3://bucket/runs", cluster=cast(Any, None))
+    packed = Packed(root=Path(), archive=b"", files=0, experiment="e.py", profile="p.toml")
+    submission = Submission(name="e", packed=packed, options=(), store=store, environment={})
+    assert "--store s3://bucket/runs " in entry_point(submission)
+
+
+def test_a_file_system_that_only_looks_before_it_creates_is_refused(tmp_path):
+    with pytest.raises(UserError, match="can hold no lease"):
+        ObjectStore(f"file://{tmp_path}").prepare()
+
+
+def test_empty_files_and_directories_come_through(remote, elsewhere):
+    inner = remote.directory(ONE) / "model" / "shards"
+    inner.mkdir(parents=True)
+    (inner / "a=1,b+c (2)#.bin").write_bytes(os.urandom(1 << 16))
+    (inner / "empty").touch()
+    remote.publish(ONE, {"results": {}})
+    elsewhere.fetch([ONE])
+    found = elsewhere.directory(ONE) / "model" / "shards"
+    assert {path.name: path.read_bytes() for path in found.iterdir()} == {
+        path.name: path.read_bytes() for path in inner.iterdir()
+    }
+
+
+def test_the_lease_of_a_process_that_is_gone_from_this_machine_is_taken_over_at_once(remote):
+    gone = {"token": "theirs", "beat": 7, **lease.this_process(), "born": 0.0, "directory": "Number/x"}
+    Bucket(remote.url).write(f"_LEASE/Number/{ONE.fingerprint}/00000001", json.dumps(gone).encode())
+    started = time.monotonic()
+    run(remote, ONE)
+    assert time.monotonic() - started < 5
 
 
 def test_a_prefix_is_no_key_also_when_something_comes_up_below_it_meanwhile(remote, monkeypatch):

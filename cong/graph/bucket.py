@@ -9,6 +9,7 @@ Address, region and credentials are what the file system itself takes from the e
 
 import errno
 import json
+import logging
 import sys
 import time
 import uuid
@@ -53,15 +54,20 @@ class Bucket:
 
     def check_writing(self) -> None:
         """Raise `UserError` when nothing can be created here, or a thing twice: leases would not exclude each other."""
+        from fsspec import AbstractFileSystem
+        from fsspec.asyn import AsyncFileSystem
+
         key = f".write-test-{uuid.uuid4().hex}"
         fs, base = self._opened
+        # What fsspec does for a file system that has no such call of its own is to look first, and then to write.
+        looks_first = type(fs).pipe_file is AbstractFileSystem.pipe_file and not isinstance(fs, AsyncFileSystem)
         try:
             fs.pipe_file(f"{base}/{key}", b"1", mode="create")
             again = self._created(key, b"2")
             fs.rm_file(f"{base}/{key}")
         except Exception as error:
             raise UserError(self._told(error)) from error
-        if again:
+        if again or looks_first:
             raise UserError(
                 f"the store {self.url} cannot create an object only if it is absent, so it can hold no lease"
             )
@@ -161,6 +167,8 @@ class Bucket:
         """Return the file system and the path of the URL in it; raise `UserError` when there is no such thing."""
         from fsspec.core import url_to_fs
 
+        # It prints the traceback of every error, also of those that become one line here.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         protocol = self.url.partition("://")[0]
         try:
             # Others write into the bucket too: a listing that is remembered would be an old one.

@@ -39,7 +39,7 @@ class Damaged(RuntimeError):
 
 
 class ObjectStore(Store):
-    """Finished stages below a URL; `root` is the cache on this machine."""
+    """Finished stages below a URL; `root` is the cache on this machine. What the methods promise stands in `Store`."""
 
     shared = False
 
