@@ -13,7 +13,7 @@ import typer
 
 from cong import jobcommands
 from cong.errors import UserError
-from cong.options import Address, ExperimentFile, Force, Grid, Profile, ScaleName, Settings, StoreDir, prepare
+from cong.options import Address, ExperimentFile, Force, Grid, Profile, ScaleName, Settings, StorePlace, opened, prepare
 
 if TYPE_CHECKING:
     from cong.graph.resources import Resources
@@ -37,7 +37,7 @@ def plan(
     profile: Profile = "laptop",
     settings: Settings = None,
     grid: Grid = None,
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
     force: Force = None,
 ) -> None:
     """Print what a run would compute, as a tree, without starting anything."""
@@ -53,7 +53,7 @@ def run(
     profile: Profile = "laptop",
     settings: Settings = None,
     grid: Grid = None,
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
     force: Force = None,
     address: Address = None,
 ) -> None:
@@ -81,7 +81,7 @@ def tune(
     scale: ScaleName = "tiny",
     profile: Profile = "laptop",
     settings: Settings = None,
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
     address: Address = None,
 ) -> None:
     """Search axes for the best value of a measure, with Ray Tune. Run it again to go on."""
@@ -102,7 +102,7 @@ def report(
     scale: ScaleName = "tiny",
     settings: Settings = None,
     grid: Grid = None,
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
 ) -> None:
     """Write the report again from what is in the store."""
     from cong import launch
@@ -114,16 +114,18 @@ def report(
 @app.command()
 def status(
     experiment: Annotated[str | None, typer.Argument(help="Name of an experiment, for its cells and stages.")] = None,
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
     address: Annotated[str | None, typer.Option(help="Ray's dashboard: the jobs of that cluster too.")] = None,
 ) -> None:
     """Show the experiments of a store: what is finished, what runs now and how far it is, what failed and why."""
     from cong import statusview
 
+    found = opened(store)
+    found.mirror()
     if experiment:
-        statusview.show_experiment(store, experiment)
-    elif store.is_dir() or not address:
-        statusview.show(store)
+        statusview.show_experiment(found.root, experiment)
+    elif found.root.is_dir() or not address:
+        statusview.show(found.root)
     if address:
         jobcommands.show_jobs(address)
 
@@ -211,14 +213,13 @@ def _alphas(text: str) -> tuple[float, ...]:
 @app.command()
 def doctor(
     profile: Profile = "laptop",
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
 ) -> None:
     """Check Python, packages, devices, Ray, disk, store, tracking and the model hub, and say what to do."""
     from cong.doctor import examine
     from cong.graph.resources import load_profile
-    from cong.graph.store import Store
 
-    if not examine(load_profile(profile), Store(store)):
+    if not examine(load_profile(profile), opened(store)):
         raise typer.Exit(1)
 
 

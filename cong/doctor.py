@@ -80,7 +80,7 @@ def _store(store: Store) -> Finding:
     store.prepare()
     free = store.free_bytes() / 2**30
     advice = "" if free > FREE_GB else f": below {FREE_GB:g} GB, choose another place with --store"
-    return Finding(name="store", good=free > FREE_GB, text=f"{store.root} can be written, {free:.0f} GB free{advice}")
+    return Finding(name="store", good=free > FREE_GB, text=f"{store} can be written, {free:.0f} GB free{advice}")
 
 
 def _tracking(store: Store) -> Finding:

@@ -167,10 +167,11 @@ def load(path: Path) -> Experiment:
 
 def collect(cells: list[Cell], store: Store) -> Results:
     """Read the results of finished cells; one that may lack a result, and does, is left out."""
+    finished = [cell for cell in cells if not cell.may_lack or store.is_complete(cell.stage)]
+    store.fetch(cell.stage for cell in finished)
     return [
         Result(cell=cell, values=store.record(cell.stage)["results"], directory=store.directory(cell.stage))
-        for cell in cells
-        if not cell.may_lack or store.is_complete(cell.stage)
+        for cell in finished
     ]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cong.errors import UserError
-from cong.options import Dashboard, ExperimentFile, Force, Grid, Profile, ScaleName, Settings, StoreDir, prepare
+from cong.options import Dashboard, ExperimentFile, Force, Grid, Profile, ScaleName, Settings, StorePlace, prepare
 
 if TYPE_CHECKING:
     from cong.dashboard import Cluster
@@ -22,7 +22,7 @@ def submit(
     profile: Profile = "laptop",
     settings: Settings = None,
     grid: Grid = None,
-    store: StoreDir = Path("runs"),
+    store: StorePlace = "runs",
     force: Force = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the log.")] = False,
     working_dir: Annotated[
@@ -99,9 +99,11 @@ def show_jobs(address: str) -> None:
     statusview.show_jobs(Jobs(cluster).list(), cluster.address)
 
 
-def _shared_store(store: Path, cluster: "Cluster") -> Path:
-    if store.is_absolute() or cluster.here:
-        return store.resolve()
+def _shared_store(store: str, cluster: "Cluster") -> str:
+    if "://" in store:
+        return store
+    if Path(store).is_absolute() or cluster.here:
+        return str(Path(store).resolve())
     raise UserError(f"--store {store} is relative, and the cluster is elsewhere: give the path that its nodes share")
 
 

@@ -167,7 +167,9 @@ def report(job: Job) -> Any:
     last = None if pages else browse(results)
     blocks = [block for block in (*job.experiment.report(results), last) if block]
     written = write_page(job, job.name, blocks, job.plan.stages, results)
-    return replace(written, files=(*written.files, *_write_further(written.page.parent, pages)))
+    further = _write_further(written.page.parent, pages)
+    job.store.share(written.page.parent)
+    return replace(written, files=(*written.files, *further))
 
 
 def _write_further(directory: Path, pages: list[Any]) -> list[Path]:

@@ -54,6 +54,7 @@ def recorded(job: "Job") -> Iterator[None]:
             raise
         finally:
             _write(directory, record | {"ended": time.time(), "how": how})
+            job.store.share(directory / RUN, name=f"{RUNS}/{job.name}/last/{RUN}")
 
 
 def describe(job: "Job", *, begun: float) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from cong.graph.execute import COMMIT, commit
 from cong.packing import Packed
 from cong.runs import JOB_ID
 
-HANDED_ON = ("MLFLOW_TRACKING_URI", "HF_HOME", "CONG_MIRROR")
+HANDED_ON = ("MLFLOW_TRACKING_URI", "HF_HOME", "CONG_MIRROR", "AWS_ENDPOINT_URL")
 KEPT_BACK = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 EXPERIMENT = "cong.experiment"
 STORE = "cong.store"
@@ -48,7 +48,8 @@ class Submission:
     packed: Packed
     options: tuple[str, ...]
     """Options of `cong run` beside profile, store and address."""
-    store: Path
+    store: str
+    """Directory that the nodes share, or URL."""
     environment: Mapping[str, str]
 
 
@@ -80,7 +81,7 @@ def _not_sent(name: str) -> str:
 def entry_point(submission: Submission) -> str:
     """Return the command that runs on the cluster."""
     packed = submission.packed
-    where = ["--profile", packed.profile, "--store", str(submission.store), "--address", "auto"]
+    where = ["--profile", packed.profile, "--store", submission.store, "--address", "auto"]
     return shlex.join(["python", "-m", "cong.cli", "run", packed.experiment, *submission.options, *where])
 
 
@@ -111,7 +112,7 @@ class Jobs:
                     entrypoint=entry_point(submission),
                     submission_id=job_id,
                     runtime_env={"working_dir": str(archive), "env_vars": variables},
-                    metadata={EXPERIMENT: submission.name, STORE: str(submission.store)},
+                    metadata={EXPERIMENT: submission.name, STORE: submission.store},
                 )
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:300]

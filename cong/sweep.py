@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cong.graph.cluster import this_node
 from cong.graph.demand import Capacity, Demand
 from cong.graph.plan import Plan
 from cong.graph.resources import Resources
@@ -116,8 +117,10 @@ class Sweep:
                 callbacks=[_callback(listener)],
                 verbose=0,
             )
+            # A place on the driver's own node, so that no other node's end takes it along. No CPU: a trial only gives
+            # orders, and with two CPUs two of them would leave room for one stage.
             tuner = tune.Tuner(
-                tune.with_resources(trial, _beside_the_driver()), param_space=space, tune_config=config, run_config=run
+                tune.with_resources(trial, this_node()), param_space=space, tune_config=config, run_config=run
             )
             found = tuner.fit()
         # What ended a trial outside of its stages, such as a measure that its cells do not have.
@@ -267,20 +270,6 @@ def _callback(listener: Listener) -> Any:
             listener.tick()
 
     return Callback()
-
-
-def _beside_the_driver() -> dict[str, float]:
-    """Return the resources of a trial: a place on the driver's own node, so that no other node's end takes it along.
-
-    No CPU: a trial only gives orders, and with two CPUs two of them would leave room for one stage.
-    """
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
-    node = next(node for node in ray.nodes() if node["NodeID"] == here)
-    # Ray's own name of the node, which is not its address everywhere.
-    name = next(name for name in node["Resources"] if name.startswith("node:") and not name.endswith("head__"))
-    return {name: 0.0001}
 
 
 def _part(stages: Sequence[Stage], *, forced: frozenset[str]) -> Plan:

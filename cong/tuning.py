@@ -123,6 +123,7 @@ def _tracked(job: Job, search: Search, capacity: Capacity) -> Path:
         results = collect([cell for one in found for cell in one.cells], job.store)
         blocks = list(_blocks(search, found, failed=len(failures)))
         written = write_page(job, name, blocks, _stages(found), results)
+        job.store.share(written.page.parent)
     except BaseException:
         tracker.close(None)
         raise

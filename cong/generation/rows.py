@@ -11,9 +11,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cong.data import Row, check_failures, read_rows, write_rows
+from cong.graph.cluster import this_node
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 
@@ -89,6 +90,7 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
     slots = resources.rows_at_a_time
     size = max(slots, min(8 * slots, -(-len(missing) // resources.actors)))
     blocks = [pa.Table.from_pylist(missing[start : start + size]) for start in range(0, len(missing), size)]
+    beside: dict[str, Any] = {"resources": this_node()} if resources.one_node else {}
     dataset = ray.data.from_arrow(blocks).map_batches(
         Actor,
         fn_constructor_args=(make_worker, parts),
@@ -97,6 +99,7 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
         compute=ray.data.ActorPoolStrategy(size=min(resources.actors, len(blocks))),
         num_cpus=resources.actor_demand.cpus,
         num_gpus=resources.actor_demand.gpus,
+        **beside,
     )
     for _ in dataset.iter_batches(batch_size=None):
         pass

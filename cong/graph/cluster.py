@@ -51,6 +51,36 @@ def _grows() -> bool:
     return autoscaled(report.get("node_type_mapping") or {}) or bool(groups and groups.node_group_configs)
 
 
+def this_node() -> dict[str, float]:
+    """Return the resources of a process that is to run on the node of this one, beside those that it needs."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    # Ray's own name of the node, which is not its address everywhere.
+    name = next(name for name in node["Resources"] if name.startswith("node:") and not name.endswith("head__"))
+    return {name: 0.0001}
+
+
+def node_with_room(demand: Demand) -> Any:
+    """Wait until a node has room for all of a demand, and return the strategy that puts a task there.
+
+    It is not kept free: what comes in between is waited for by the processes that the task starts.
+    """
+    import ray
+    from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    wanted = {"CPU": demand.cpus, "GPU": demand.gpus}
+    group = placement_group([{name: number for name, number in wanted.items() if number}])
+    try:
+        ray.get(group.ready())
+        node = placement_group_table(group)["bundles_to_node_id"][0]
+    finally:
+        remove_placement_group(group)
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
 def _connect(resources: Resources) -> None:
     if resources.address:
         _check_answers(resources.address)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from cong.graph import fingerprint as fp
-from cong.graph import lease
 from cong.graph.journal import FAILURE, replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import SCRATCH, Context, Stage
@@ -45,11 +44,12 @@ def execute(task: Assignment) -> str:
     stage, store = task.stage, task.store
     if not task.forced and store.is_complete(stage):
         return "hit"
-    asked_at = time.time()
+    before = store.edition(stage)
     directory = store.directory(stage)
-    with lease.hold(directory, while_waiting=lambda: _finished_since(task, asked_at)) as held:
-        if held is None or _finished_since(task, asked_at):
+    with store.hold(stage, while_waiting=lambda: _finished_since(task, before)) as held:
+        if held is None or _finished_since(task, before):
             return "hit"
+        store.fetch(stage.inputs)
         _clear_the_way(task, directory)
         context = Context(out=directory, resources=stage.execution(task.resources), locate=store.directory)
         context.progress_path.unlink(missing_ok=True)
@@ -58,17 +58,16 @@ def execute(task: Assignment) -> str:
         stage.run(context)
         context.progress_path.unlink(missing_ok=True)
         held.check()
-        store.publish(stage, _record(task, context, started=started))
+        store.publish(stage, _record(task, context, started=started), check=held.check)
         # Only now is what a rerun would have needed of no use.
         shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     return "made"
 
 
-def _finished_since(task: Assignment, asked_at: float) -> bool:
-    if not task.store.is_complete(task.stage):
+def _finished_since(task: Assignment, before: Any) -> bool:
+    if task.forced and task.store.edition(task.stage) in (None, before):
         return False
-    success = task.store.directory(task.stage) / SUCCESS
-    return not task.forced or success.stat().st_mtime >= asked_at
+    return task.store.is_complete(task.stage)
 
 
 def _clear_the_way(task: Assignment, directory: Path) -> None:
@@ -77,12 +76,7 @@ def _clear_the_way(task: Assignment, directory: Path) -> None:
     begun = directory / BASIS
     finished = (directory / SUCCESS).exists()
     if finished or task.forced or (begun.exists() and begun.read_text() != basis):
-        discarded = task.store.root / ".discarded" / f"{task.stage.name}-{directory.name}-{time.time_ns()}"
-        discarded.mkdir(parents=True)
-        # `_SUCCESS` goes last: a kill in between leaves a stage that is found to be corrupt and cleared again.
-        for path in sorted(directory.iterdir(), key=lambda path: path.name == SUCCESS):
-            if not path.name.startswith((".lease", LOG)):
-                os.replace(path, discarded / path.name)
+        task.store.discard(task.stage, but=(".lease", LOG))
     replace_text(begun, basis)
 
 

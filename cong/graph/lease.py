@@ -25,7 +25,7 @@ from cong.graph.journal import replace_text
 
 HEARTBEAT = 5.0
 EXPIRY = 60.0
-_LEASE = ".lease.json"
+LEASE = ".lease.json"
 
 
 class LeaseLost(RuntimeError):
@@ -33,11 +33,12 @@ class LeaseLost(RuntimeError):
 
 
 class Lease:
-    """A held lease. `check()` raises `LeaseLost` when it is no longer ours."""
+    """A held lease, wherever it is kept. `check()` raises `LeaseLost` when it is no longer ours."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / _LEASE
-        self._guard = FileLock(str(directory / ".lease.lock"))
+    poll_seconds = 0.5
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._token = uuid.uuid4().hex
         self._beat = 0
         self._stop = threading.Event()
@@ -45,29 +46,36 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` unless this lease is still ours."""
-        if (_read(self._path) or {}).get("token") != self._token:
-            raise LeaseLost(f"the lease {self._path} was taken over")
+        if not self._is_ours():
+            raise LeaseLost(f"the lease {self._name} was taken over")
 
-    def _try_take(self, dead_token: str | None) -> bool:
-        with self._guard:
-            current = _read(self._path)
-            if current is not None and current["token"] != dead_token and not is_gone(current):
-                return False
-            self._write()
-            return True
+    def _current(self) -> dict[str, Any] | None:
+        """Return who holds the lease, dead or alive, or None when nobody does."""
+        raise NotImplementedError
 
-    def _write(self) -> None:
+    def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
+        """Take the lease unless it is held; `seen` is who held it at the last look, `dead` whether it stood still."""
+        raise NotImplementedError
+
+    def _is_ours(self) -> bool:
+        raise NotImplementedError
+
+    def _renew(self) -> bool:
+        """Write the next heartbeat; return False when the lease is no longer ours."""
+        raise NotImplementedError
+
+    def _give_back(self) -> None:
+        raise NotImplementedError
+
+    def _next_beat(self, **more: Any) -> str:
         self._beat += 1
-        holder = {"token": self._token, "beat": self._beat, **this_process()}
-        replace_text(self._path, json.dumps(holder))
+        return json.dumps({"token": self._token, "beat": self._beat, **this_process(), **more})
 
     def _keep(self) -> None:
         while not self._stop.wait(HEARTBEAT):
             try:
-                with self._guard:
-                    if (_read(self._path) or {}).get("token") != self._token:
-                        return
-                    self._write()
+                if not self._renew():
+                    return
             except OSError as error:
                 # A full disk or a mount that is away for a minute must not cost the lease: the next beat tries again.
                 print(f"lease heartbeat: {error}", file=sys.stderr, flush=True)
@@ -76,20 +84,59 @@ class Lease:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._give_back()
+
+
+class DirectoryLease(Lease):
+    """The lease of a directory: a file in it."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory / LEASE))
+        self._path = directory / LEASE
+        self._guard = FileLock(str(directory / ".lease.lock"))
+
+    def _current(self) -> dict[str, Any] | None:
+        return _read(self._path)
+
+    def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
         with self._guard:
-            if (_read(self._path) or {}).get("token") == self._token:
+            current = self._current()
+            dead_token = seen["token"] if seen and dead else None
+            if current is not None and current["token"] != dead_token and not is_gone(current):
+                return False
+            replace_text(self._path, self._next_beat())
+            return True
+
+    def _is_ours(self) -> bool:
+        return (self._current() or {}).get("token") == self._token
+
+    def _renew(self) -> bool:
+        with self._guard:
+            if ours := self._is_ours():
+                replace_text(self._path, self._next_beat())
+            return ours
+
+    def _give_back(self) -> None:
+        with self._guard:
+            if self._is_ours():
                 self._path.unlink()
 
 
 @contextmanager
 def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) -> Iterator[Lease | None]:
-    """Hold the lease of a directory, waiting for it as long as needed.
-
-    `while_waiting` is asked about once a second; when it answers True (the other process has finished the stage), the
-    wait ends with None.
-    """
+    """Hold the lease of a directory, waiting for it as long as needed: see `holding`."""
     directory.mkdir(parents=True, exist_ok=True)
-    lease = Lease(directory)
+    with holding(DirectoryLease(directory), while_waiting=while_waiting) as held:
+        yield held
+
+
+@contextmanager
+def holding(lease: Lease, *, while_waiting: Callable[[], bool]) -> Iterator[Lease | None]:
+    """Hold a lease, waiting for it as long as needed.
+
+    `while_waiting` is asked about at every look at the lease; when it answers True (the other process has finished the
+    stage), the wait ends with None.
+    """
     if not _wait(lease, while_waiting):
         yield None
         return
@@ -102,14 +149,14 @@ def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) 
 
 def holder(directory: Path) -> dict[str, Any] | None:
     """Return who holds the lease of a directory, or None when nobody does; a dead holder on this host is nobody."""
-    current = _read(directory / _LEASE)
+    current = _read(directory / LEASE)
     return None if current is None or is_gone(current) else current
 
 
 def silence(directory: Path) -> float | None:
     """Return the seconds since the last heartbeat, by the clocks of the storage and of this host; None without one."""
     try:
-        return max(time.time() - (directory / _LEASE).stat().st_mtime, 0.0)
+        return max(time.time() - (directory / LEASE).stat().st_mtime, 0.0)
     except FileNotFoundError:
         return None
 
@@ -123,16 +170,17 @@ def _wait(lease: Lease, while_waiting: Callable[[], bool]) -> bool:
     seen: tuple[str, int] | None = None
     since = time.monotonic()
     while True:
-        current = _read(lease._path)
+        asked = time.monotonic()
+        current = lease._current()
         heartbeat = (current["token"], current["beat"]) if current else None
-        if heartbeat != seen:
+        # Who cannot look for a while has seen nobody stand still: the storage may have been away for the holder, too.
+        if heartbeat != seen or time.monotonic() - asked > HEARTBEAT:
             seen, since = heartbeat, time.monotonic()
-        expired = seen is not None and time.monotonic() - since > EXPIRY
-        if lease._try_take(seen[0] if seen and expired else None):
+        if lease._try_take(current, dead=seen is not None and time.monotonic() - since > EXPIRY):
             return True
         if while_waiting():
             return False
-        time.sleep(0.5)
+        time.sleep(lease.poll_seconds)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

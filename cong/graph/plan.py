@@ -11,9 +11,7 @@ from cong.errors import UserError
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage, topological
-from cong.graph.store import Store
-
-NOT_FINISHED = "not finished"
+from cong.graph.store import NOT_FINISHED, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,7 @@ def make_plan(targets: Mapping[str, Stage], store: Store, *, force: tuple[str, .
     """Compare the graph of `targets` with the store. `force` holds names of stages, or parts of their directories'."""
     stages = topological(list(targets.values()))
     forced = frozenset(stage.fingerprint for name in force for stage in _matching(stages, name))
-    faults = {stage.fingerprint: fault for stage in stages if (fault := store.fault(stage)) is not None}
+    faults = store.faults(stages)
     needed = _needed(list(targets.values()), stages, faults, forced)
     todo = tuple(stage for stage in stages if stage.fingerprint in needed)
     return Plan(targets=targets, stages=tuple(stages), faults=faults, forced=forced, todo=todo)

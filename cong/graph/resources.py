@@ -79,6 +79,8 @@ class Resources:
     """Peak rate of a GPU's memory in 10^9 bytes per second."""
     sizes: tuple[SizeSettings, ...] = ()
     """Settings for smaller models, by rising size; the profile's own hold for larger ones and those of unknown size."""
+    one_node: bool = False
+    """Keep all processes of a stage on one node: they share its directory, which on object storage is a node's own."""
     judging: Judging = field(default_factory=Judging)
 
     def __post_init__(self) -> None:
@@ -150,13 +152,14 @@ class Resources:
         """Demand of a stage that decodes."""
         processes = max(self.actors, 1)
         held = self.actor_demand.times(processes)
-        parts = processes if self.uses_actors else 1
+        parts = processes if self.uses_actors and not self.one_node else 1
         return Demand(cpus=held.cpus, gpus=held.gpus, in_children=self.uses_actors, processes=parts)
 
     def training_demand(self) -> Demand:
         """Demand of a stage that trains."""
         cpus, gpus = self.train_workers * self.threads, self.train_workers * self.gpus_per_process
-        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training, processes=self.train_workers)
+        parts = 1 if self.one_node else self.train_workers
+        return Demand(cpus=cpus, gpus=gpus, in_children=self.distributed_training, processes=parts)
 
 
 @functools.lru_cache(maxsize=64)

@@ -166,6 +166,8 @@ def _as_ray_task(task: Assignment) -> str:
     import ray
     from ray.exceptions import RayTaskError
 
+    from cong.graph.cluster import node_with_room
+
     demand = task.stage.demand(task.resources)
     cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
     remote = ray.remote(_execute_with_log).options(
@@ -174,7 +176,7 @@ def _as_ray_task(task: Assignment) -> str:
         max_retries=_DEATHS,
         retry_exceptions=False,
         # Not into the resources of the Tune trial, if any, that asks for it.
-        scheduling_strategy="DEFAULT",
+        scheduling_strategy=node_with_room(demand) if demand.in_children and task.resources.one_node else "DEFAULT",
         name=task.stage.title,
     )
     try:
@@ -190,6 +192,8 @@ def _execute_with_log(task: Assignment) -> str:
             return execute(task)
         except Exception:
             traceback.print_exc()
+            with contextlib.suppress(OSError):
+                task.store.share(task.store.directory(task.stage) / LOG)
             raise
 
 

@@ -35,7 +35,7 @@ class Context:
     """What a running stage is given."""
 
     out: Path
-    """The stage's own directory, on storage that every node sees. It survives a kill: what a rerun needs lies there."""
+    """The stage's own directory, which all its processes see. It survives a kill: what a rerun needs lies there."""
     resources: Resources
     locate: Callable[["Stage"], Path]
     results: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cong.experiment import Results
 from cong.graph.stage import Stage, topological
-from cong.graph.store import Store
+from cong.graph.store import Store, store_at
 from cong.synthetic.stages import BuildTokenizer, Pretrain
 from cong.training.finetune import Finetune
 from cong.training.reference import FrozenPass
@@ -82,7 +82,7 @@ def method_costs(results: Results, *, by: str = "method") -> list[MethodCost]:
     if not results:
         return []
     # {root}/{StageName}/{slug}
-    store = Store(results[0].directory.parents[1])
+    store = store_at(results[0].directory.parents[1])
     models = _models(results, by)
     needed = {method: [_needed(model) for model in found] for method, found in models.items()}
     everyone = {method: set().union(*map(set, found)) for method, found in needed.items()}

@@ -76,6 +76,7 @@ class Tracker:
     def finished(self, stage: Stage, outcome: str) -> None:
         """Log the stage's results and record, and end its run."""
         if outcome == "made":
+            self._store.fetch_small(stage)
             self._outbox.send(lambda: self._log_curves(stage))
             self._outbox.send(lambda: self._log_record(stage))
             self._outbox.send(lambda: self._log_samples(stage))

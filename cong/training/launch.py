@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cong.graph.cluster import this_node
 from cong.graph.resources import Resources
 
 MAX_FAILURES = 3
@@ -39,6 +40,8 @@ def _scaling(resources: Resources) -> Any:
     per_worker: dict[str, float] = {"CPU": resources.threads}
     if resources.gpus_per_process:
         per_worker["GPU"] = resources.gpus_per_process
+    if resources.one_node:
+        per_worker |= this_node()
     return ScalingConfig(
         num_workers=resources.train_workers,
         use_gpu=resources.device == "cuda",
