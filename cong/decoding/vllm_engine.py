@@ -135,13 +135,19 @@ class VllmEngine:
                 yield from self._admit(source, running)
                 if not running:
                     return
-                for output in engine.step():
-                    if output.finished:
-                        yield self._completion(running.pop(output.request_id), output.outputs[0])
+                finished = {output.request_id: output.outputs[0] for output in engine.step() if output.finished}
+                logprobs = self._take_logprobs(list(finished))
+                for (name, output), values in zip(finished.items(), logprobs, strict=True):
+                    yield self._completion(running.pop(name), output, values)
         finally:
             # An abandoned stream leaves nothing behind in the engine.
             if running:
                 engine.abort_request(list(running))
+                self._take_logprobs(list(running))
+
+    def _take_logprobs(self, names: list[str]) -> list[list[list[float]]]:
+        """What each model gave every token of these rows; all workers know the same."""
+        return self.llm.collective_rpc("take_logprobs", args=(names,))[0] if names else []
 
     def _admit(self, source: Iterator[Request], running: dict[str, Request]) -> Iterator[Completion]:
         """Keep vLLM's queue filled, without holding a long stream in memory."""
@@ -159,34 +165,31 @@ class VllmEngine:
             name = str(next(self._names))
             running[name] = request
             prompt = {"prompt_token_ids": list(request.prompt_token_ids)}
-            self.llm.llm_engine.add_request(name, prompt, self._parameters(request))
+            self.llm.llm_engine.add_request(name, prompt, self._parameters(request, name=name))
 
-    def _parameters(self, request: Request) -> Any:
+    def _parameters(self, request: Request, *, name: str) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             temperature=0.0,
-            repetition_penalty=self.decoding.repetition_penalty,
             max_tokens=token_limit(request, decoding=self.decoding, max_context=self.max_context),
             stop_token_ids=sorted(self.stop_token_ids),
             ignore_eos=True,
             detokenize=False,
-            logprobs=1 if self.pair else 0,
-            flat_logprobs=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={"alpha": float(request.alpha), "seed": request.seed},
+            extra_args={"name": name, "alpha": float(request.alpha), "seed": request.seed},
         )
 
-    def _completion(self, request: Request, output: Any) -> Completion:
-        values, models = output.logprobs.logprobs, 2 if self.pair else 1
+    def _completion(self, request: Request, output: Any, logprobs: list[list[float]]) -> Completion:
+        sums = [sum(values) for values in zip(*logprobs, strict=True)]
         return finished_completion(
             request,
             tokens=list(output.token_ids),
             stop_token_ids=self.stop_token_ids,
             stopped_by_string=False,
-            logprob_post=sum(values[::models]),
-            logprob_pre=sum(values[1::models]) if self.pair else None,
+            logprob_post=sums[0],
+            logprob_pre=sums[1] if self.pair else None,
         )
 
 

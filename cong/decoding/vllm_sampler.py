@@ -1,11 +1,13 @@
 """The choice of a token inside vLLM: each row's own alpha, the library's own draw, log pi_r and log pi_ref of a token.
 
 vLLM's sampler knows one score per token and draws from generators of its own. This one takes its place in every worker:
-it makes F from the logits of both models, leaves the repetition penalty to vLLM, and chooses as the other backends do.
-So a row's text depends on its seed alone, and both log-probabilities cost two look-ups instead of a second pass.
+it makes F from the logits of both models, applies the penalty and chooses as the other backends do. So a row's text
+depends on its seed alone, and both log-probabilities cost two look-ups instead of a second pass. They are fetched when
+a row is finished, and seen tokens are kept from step to step: vLLM's own ways for both take a fifth of a step's time.
 
     llm = LLM(worker_extension_cls="cong.decoding.vllm_sampler.Extension", ...)
     llm.collective_rpc("install_row_sampler", args=(dataclasses.asdict(decoding),))
+    llm.collective_rpc("take_logprobs", args=(["row"],))   # of a finished row: log pi_r and log pi_ref of every token
 """
 
 # pyright: reportMissingImports=false
@@ -15,11 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.outputs import SamplerOutput
 from vllm.v1.sample.metadata import SamplingMetadata
 
-from cong.decoding.choose import choose_tokens, row_uniforms
+from cong.decoding.choose import choose_tokens, penalize_repetition, row_uniforms
 from cong.decoding.score import log_probs
+from cong.decoding.seen import SeenTokens
 from cong.decoding.types import Decoding
 
 
@@ -35,9 +38,13 @@ class Extension:
         settings: dict[str, Any] = decoding | {"stop_strings": tuple(decoding["stop_strings"])}
         self.model_runner.sampler = RowSampler(inner, self.model_runner, Decoding(**settings))
 
+    def take_logprobs(self, names: list[str]) -> list[list[list[float]]]:
+        """Return what each model gave every token of these rows, and forget the rows."""
+        return self.model_runner.sampler.take(names)
+
 
 class RowSampler(nn.Module):
-    """Chooses a token for every row of vLLM's batch; `extra_args` of a request hold its `alpha` and `seed`."""
+    """Chooses a token for every row of vLLM's batch; `extra_args` of a request: its `name`, `alpha` and `seed`."""
 
     _runner: Any
     _model: Any
@@ -50,6 +57,8 @@ class RowSampler(nn.Module):
         self._model.deferred = True
         self._model.pruning_threshold, self._model.scores = decoding.pruning_threshold, decoding.scores
         self._uniforms: dict[str, Tensor] = {}
+        self._seen: SeenTokens | None = None
+        self._chosen: dict[str, list[list[float]]] = {}
 
     @property
     def logprobs_mode(self) -> str:
@@ -63,14 +72,38 @@ class RowSampler(nn.Module):
         alphas = [float(state.sampling_params.extra_args["alpha"]) for _, state in rows]
         alpha_B = torch.tensor(alphas, device=logits.device)
         scores_BV = self._model.scores_of(latest, logprobs, alpha=alpha_B)
-        scores_BV = self.inner.apply_logits_processors(scores_BV, sampling_metadata, False)
+        if self.decoding.repetition_penalty != 1:
+            seen_BV = self._seen_tokens(rows, width=scores_BV.shape[1], device=logits.device)
+            scores_BV = penalize_repetition(scores_BV, seen_BV=seen_BV, penalty=self.decoding.repetition_penalty)
         token_B = choose_tokens(scores_BV, decoding=self.decoding, uniform_B=self._uniform(rows, logits.device))
-        return _output(token_B, logprobs)
+        self._keep(rows, token_B, logprobs)
+        return SamplerOutput(sampled_token_ids=token_B.unsqueeze(1).to(torch.int32), logprobs_tensors=None)
+
+    def take(self, names: list[str]) -> list[list[list[float]]]:
+        """Return what each model gave every token of these rows, and forget the rows."""
+        if self._seen is not None:
+            self._seen.forget(names)
+        return [self._chosen.pop(name, []) for name in names]
 
     def _rows(self, count: int) -> list[tuple[str, Any]]:
-        """Ids and states of the requests in the order of the batch."""
+        """Names and states of the requests in the order of the batch."""
         ids = self._runner.input_batch.req_ids[:count]
-        return [(request_id, self._runner.requests[request_id]) for request_id in ids]
+        states = [self._runner.requests[request_id] for request_id in ids]
+        return [(state.sampling_params.extra_args["name"], state) for state in states]
+
+    def _seen_tokens(self, rows: list[tuple[str, Any]], *, width: int, device: torch.device) -> Tensor:
+        if self._seen is None:
+            self._seen = SeenTokens(width=width, device=device)
+        return self._seen.of([(name, state.prompt_token_ids, state.output_token_ids) for name, state in rows])
+
+    def _keep(self, rows: list[tuple[str, Any]], token_B: Tensor, logprobs: list[Tensor]) -> None:
+        """Remember what each model gives the chosen tokens."""
+        chosen_BM = torch.cat([logprobs_BV.gather(1, token_B.unsqueeze(1)) for logprobs_BV in logprobs], dim=1)
+        for (name, state), values in zip(rows, chosen_BM.tolist(), strict=True):
+            kept = self._chosen.setdefault(name, [])
+            # A prompt that is read in parts gives a token after each, of which vLLM takes the last.
+            del kept[len(state.output_token_ids) :]
+            kept.append(values)
 
     def _uniform(self, rows: list[tuple[str, Any]], device: torch.device) -> Tensor | None:
         """The number of its own stream that every row draws with at its step."""
@@ -85,14 +118,3 @@ class RowSampler(nn.Module):
         }
         drawn = [self._uniforms[name][len(state.output_token_ids)] for name, state in rows]
         return torch.stack(drawn).to(device)
-
-
-def _output(token_B: Tensor, logprobs: list[Tensor]) -> SamplerOutput:
-    """Tokens and, in the places of a token and its runner-up, what each model gives the chosen token."""
-    token_B1 = token_B.unsqueeze(1)
-    chosen_BM = torch.cat([logprobs_BV.gather(1, token_B1) for logprobs_BV in logprobs], dim=1)
-    ids_BM = token_B1.expand_as(chosen_BM).to(torch.int32)
-    return SamplerOutput(
-        sampled_token_ids=token_B1.to(torch.int32),
-        logprobs_tensors=LogprobsTensors(ids_BM, chosen_BM, torch.ones_like(token_B)),
-    )
