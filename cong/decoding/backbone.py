@@ -1,25 +1,23 @@
 """One model of the slot engine with its cache: prefill of whole prompts, and decoding steps of one token per row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from cong.decoding.attention import grouped_attention
-from cong.decoding.bands import Band
-from cong.decoding.cache import SlotCache, StepPlace, attention_masks
+from cong.decoding.cache import SlotCache, StepPlace
 from cong.decoding.sizing import architecture
 from cong.decoding.varlen import agrees
 
 
 @dataclass
 class Backbone:
-    """One model with its cache; with `exact` attention reads no column behind a row's own (`cong.decoding.varlen`)."""
+    """One model with its cache."""
 
     model: PreTrainedModel
     cache: SlotCache = field(repr=False)
-    exact: bool = False
 
     def prefill(self, tokens_PL: Tensor, slots_P: Tensor, *, chunk: int) -> None:
         """Write prompts into slots, at most `chunk` columns per pass."""
@@ -28,16 +26,15 @@ class Backbone:
             self.cache.begin_prefill(slots_P, start=start)
             self.model.base_model(input_ids=tokens_PC, past_key_values=self.cache, use_cache=True)
 
-    def step(self, token_B: Tensor, *, rows_B: Tensor, position_B: Tensor, bands: Sequence[Band]) -> Tensor:
-        """Logits (B, V) after one more token per row; the B rows are those of the bands."""
-        place = StepPlace(rows_B=rows_B, position_B=position_B, bands=bands, exact=self.exact)
+    def step(self, token_B: Tensor, place: StepPlace) -> Tensor:
+        """Logits (B, V) after one more token per row."""
         self.cache.begin_step(place)
         config = self.model.config.get_text_config()
         with grouped_attention(self.model):
             output = self.model(
                 input_ids=token_B.unsqueeze(1),
-                position_ids=position_B.unsqueeze(1),
-                attention_mask=attention_masks(config, length_B=position_B, used=place.used, dtype=self.model.dtype),
+                position_ids=place.position_B.unsqueeze(1),
+                attention_mask=place.masks(config, dtype=self.model.dtype),
                 past_key_values=self.cache,
                 use_cache=True,
                 place=place,

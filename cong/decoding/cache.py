@@ -10,6 +10,7 @@ behind a row's length are never read: the attention mask ends at the length.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ STEP = 64
 
 
 class StepPlace:
-    """Where a decoding step writes and what it reads, worked out once for all layers.
+    """Where a decoding step writes and what it reads, worked out once for all layers of all models.
 
     It writes the column `position_B` of each row, and reads of the rows of every band as many columns as it says, or
     with `exact` of every row no column behind its own.
@@ -37,6 +38,14 @@ class StepPlace:
         # A slot that is empty may still have the length of a longer row.
         self.length_B = (position_B + 1).clamp_max(self.used).to(torch.int32) if exact else None
         self._lines: dict[tuple[int, int], Tensor] = {}
+        self._masks: dict[Any, Tensor | dict[str, Tensor]] = {}
+
+    def masks(self, config: Any, *, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+        """What `attention_masks` gives for these rows, once for all models of one kind."""
+        kind = (dtype, getattr(config, "sliding_window", None), tuple(getattr(config, "layer_types", None) or ()))
+        if kind not in self._masks:
+            self._masks[kind] = attention_masks(config, length_B=self.position_B, used=self.used, dtype=dtype)
+        return self._masks[kind]
 
     def lines(self, *, heads: int, capacity: int) -> Tensor:
         """Positions (B * heads) in a cache (slots, heads, capacity, width) seen as one list of lines."""

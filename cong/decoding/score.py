@@ -29,11 +29,15 @@ def log_probs(logits_BV: Tensor) -> Tensor:
 
 
 def head_mask(post_logprobs_BV: Tensor, *, pruning_threshold: float) -> Tensor:
-    """V_head of Eq. 8 as booleans. The maximum comes from `amax`: sorting the vocabulary is not needed."""
+    """V_head of Eq. 8 as booleans."""
+    return post_logprobs_BV >= _head_floor(post_logprobs_BV, pruning_threshold)
+
+
+def _head_floor(post_logprobs_BV: Tensor, pruning_threshold: float) -> Tensor:
+    """The least log pi_r in V_head, shape (B, 1). It comes from `amax`: sorting the vocabulary is not needed."""
     log_threshold = math.log(pruning_threshold) if pruning_threshold > 0 else -math.inf
     # A token of probability 0 is never in V_head, not even when the threshold is 0.
-    floor_B1 = (post_logprobs_BV.amax(dim=-1, keepdim=True) + log_threshold).clamp_min(LOG_ZERO)
-    return post_logprobs_BV >= floor_B1
+    return (post_logprobs_BV.amax(dim=-1, keepdim=True) + log_threshold).clamp_min(LOG_ZERO)
 
 
 def contrastive_scores(
@@ -52,11 +56,14 @@ def contrastive_scores(
 
     A token with pi_ref = 0 and pi_r > 0 has an infinite ratio: it gets a huge finite score, so nothing becomes NaN.
     """
-    head_BV = head_mask(post_logprobs_BV.float(), pruning_threshold=pruning_threshold)
+    post_BV = post_logprobs_BV.float()
+    floor_B1 = _head_floor(post_BV, pruning_threshold)
     reference_BV = pre_logprobs_BV.float().clamp_min(LOG_ZERO)
     if scores == "official":
+        head_BV = post_BV >= floor_B1
         reference_BV = torch.log_softmax(torch.where(head_BV, reference_BV, OFFICIAL_PRUNED_LOGPROB), dim=-1)
     if isinstance(alpha, Tensor):
         alpha = alpha.float().unsqueeze(-1)
-    # `where` with a number takes one pass over the vocabulary; the inverse of a mask and `masked_fill` take three.
-    return torch.where(head_BV, post_logprobs_BV.float() - (1 - alpha) * reference_BV, -math.inf)
+    # +inf in V_head, where the difference is at least +0, and -inf elsewhere. On a CPU `where` takes three times as long.
+    bound_BV = torch.copysign(torch.full_like(floor_B1, math.inf), post_BV - floor_B1)
+    return torch.minimum(post_BV - (1 - alpha) * reference_BV, bound_BV)

@@ -135,9 +135,7 @@ class SlotEngine:
         """Caches (which take memory with their first prompts) and the state of so many rows."""
         self.slots, self.refill_at = slots, max(1, slots // 16)
         self._band_width = band_width(slots) if self.device.type == "cpu" else slots
-        self._backbones = [
-            Backbone(model, self._new_cache(model), exact=reads_own_columns(model)) for model in self._models
-        ]
+        self._backbones = [Backbone(model, self._new_cache(model)) for model in self._models]
         self._state = SlotState(
             slots=slots,
             vocab_size=self.vocab_size,
@@ -146,7 +144,11 @@ class SlotEngine:
             device=self.device,
         )
         self._step = Step(
-            backbones=self._backbones, state=self._state, decoding=self.decoding, vocab_size=self.vocab_size
+            backbones=self._backbones,
+            state=self._state,
+            decoding=self.decoding,
+            vocab_size=self.vocab_size,
+            exact=all(reads_own_columns(model) for model in self._models),
         )
         self._graphs = None
         if self.cuda_graphs:

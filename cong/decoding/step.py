@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cong.decoding.backbone import Backbone
 from cong.decoding.bands import Band
+from cong.decoding.cache import StepPlace
 from cong.decoding.choose import choose_tokens, penalize_repetition
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.state import SlotState
@@ -28,19 +29,14 @@ class Step:
     state: SlotState
     decoding: Decoding
     vocab_size: int
+    exact: bool = False
+    """Whether attention reads no column behind a row's own (`cong.decoding.varlen`)."""
 
     def __call__(self, bands: Sequence[Band]) -> None:
         """One token for every row of these bands, the first slots."""
         state, rows = self.state, sum(band.rows for band in bands)
-        logits = [
-            backbone.step(
-                state.token_S[:rows],
-                rows_B=state.index_S[:rows],
-                position_B=state.length_S[:rows],
-                bands=bands,
-            )
-            for backbone in self.backbones
-        ]
+        place = StepPlace(rows_B=state.index_S[:rows], position_B=state.length_S[:rows], bands=bands, exact=self.exact)
+        logits = [backbone.step(state.token_S[:rows], place) for backbone in self.backbones]
         # Normalised over each model's own vocabulary, then cut to the ids that both have.
         logprobs = [log_probs(logits_BV)[:, : self.vocab_size] for logits_BV in logits]
         token_B = self._choose(logits[0], logprobs)
