@@ -64,6 +64,6 @@ def contrastive_scores(
         reference_BV = torch.log_softmax(torch.where(head_BV, reference_BV, OFFICIAL_PRUNED_LOGPROB), dim=-1)
     if isinstance(alpha, Tensor):
         alpha = alpha.float().unsqueeze(-1)
-    # +inf in V_head, where the difference is at least +0, and -inf elsewhere. On a CPU `where` takes three times as long.
+    # +inf in V_head, where the difference is at least +0, and -inf elsewhere; `where` takes a CPU three times as long.
     bound_BV = torch.copysign(torch.full_like(floor_B1, math.inf), post_BV - floor_B1)
     return torch.minimum(post_BV - (1 - alpha) * reference_BV, bound_BV)
