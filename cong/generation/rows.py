@@ -5,6 +5,7 @@ absent. A rerun reads the parts, computes the rows that are missing, and merges 
 """
 
 import functools
+import gc
 import logging
 import threading
 import time
@@ -103,6 +104,10 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
     )
     for _ in dataset.iter_batches(batch_size=None):
         pass
+    # Ray ends actors when nothing refers to them any more. A cycle does, until Python happens to look for cycles; what
+    # this process asks for next might wait for the actors' CPUs for ever.
+    del dataset
+    gc.collect()
 
 
 def _in_parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
