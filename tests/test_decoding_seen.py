@@ -30,6 +30,14 @@ def test_every_row_has_seen_its_prompt_and_its_output_whatever_its_place(prompts
             assert set(row.nonzero().flatten().tolist()) == {*prompts[name], *outputs[name]}
 
 
+def test_rows_may_be_forgotten_outside_of_the_mode_in_which_they_were_marked():
+    with torch.inference_mode():
+        seen = SeenTokens(width=WIDTH, device=torch.device("cpu"))
+        seen.of([("a", [1], [2])])
+    seen.forget(["a"])
+    assert not seen.of([("b", [], [])]).any()
+
+
 def test_there_is_room_for_any_number_of_rows_and_forgotten_ones_are_used_again():
     seen = SeenTokens(width=WIDTH, device=torch.device("cpu"))
     rows = [(str(number), [number % WIDTH], []) for number in range(300)]

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from toy import INLINE, Broken, Huge, Number, Slow, Sum, read, run, runs
+from toy import INLINE, Broken, Held, Holding, Huge, Number, Slow, Sum, read, run, runs
 
 from cong.errors import UserError
-from cong.graph import lease
+from cong.graph import lease, runner
 from cong.graph.demand import Demand
+from cong.graph.execute import Assignment
 from cong.graph.journal import append_metrics, read_metrics, read_progress, truncate_metrics, write_progress
 from cong.graph.plan import make_plan
 from cong.graph.resources import Resources, load_profile
@@ -157,6 +158,15 @@ def test_every_failure_is_named_also_of_stages_with_the_same_title(store):
     with pytest.raises(StageFailed) as failed:
         run(store, Broken(), Broken(source=ONE))
     assert len(failed.value.failures) == 2
+
+
+def test_what_a_failed_stage_held_is_let_go_while_its_error_lives(store):
+    """Were it an actor of Ray Data, then its CPUs would be kept from the next stage of the same worker."""
+    task = Assignment(stage=Holding(), store=store, resources=INLINE, provenance={})
+    with pytest.raises(RuntimeError, match="broken with 1 held") as kept:
+        runner._execute_with_log(task)
+    assert not Held.alive
+    assert kept.value is not None
 
 
 def test_a_failing_stage_is_named_and_the_others_are_computed(store):

@@ -2,8 +2,10 @@
 
 import os
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cong.graph.demand import Demand
 from cong.graph.plan import make_plan
@@ -62,6 +64,25 @@ class Broken(Stage):
 
     def run(self, ctx: Context) -> None:
         raise RuntimeError("this stage is broken\nin two lines")
+
+
+class Held:
+    """Something that only the end of all references ends, and that refers to itself."""
+
+    alive: ClassVar[weakref.WeakSet] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.alive.add(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding(Stage):
+    """Raises while it holds something."""
+
+    def run(self, ctx: Context) -> None:
+        held = Held()
+        raise RuntimeError(f"broken with {len(held.alive)} held")
 
 
 @dataclass(frozen=True, kw_only=True)

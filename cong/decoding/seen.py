@@ -26,6 +26,7 @@ class SeenTokens:
         self._rows: dict[str, _Row] = {}
         self._free: list[int] = []
 
+    @torch.inference_mode()
     def of(self, rows: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> Tensor:
         """Return booleans (B, V) for rows of name, prompt and output tokens; an output only ever grows."""
         lines: list[int] = []
@@ -42,6 +43,7 @@ class SeenTokens:
             self._table_RV[line_N, token_N] = True
         return self._table_RV[torch.tensor([self._rows[name].line for name, _, _ in rows], device=device)]
 
+    @torch.inference_mode()
     def forget(self, names: Iterable[str]) -> None:
         """Drop rows; those that are not known are none."""
         lines = [self._rows.pop(name).line for name in names if name in self._rows]

@@ -6,6 +6,7 @@ is still computed.
 """
 
 import contextlib
+import gc
 import math
 import traceback
 from collections.abc import Callable, Iterator
@@ -190,11 +191,21 @@ def _execute_with_log(task: Assignment) -> str:
     with output_to(task.store.directory(task.stage) / LOG):
         try:
             return execute(task)
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
             with contextlib.suppress(OSError):
                 task.store.share(task.store.directory(task.stage) / LOG)
+            _let_go(error)
             raise
+
+
+def _let_go(error: BaseException) -> None:
+    """End what the frames of a failure hold: Ray Data's actors would keep the CPUs that the next stage waits for."""
+    found: BaseException | None = error
+    while found is not None:
+        traceback.clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
+    gc.collect()
 
 
 def check_capacity(plan: Plan, resources: Resources, capacity: Capacity) -> str | None:
