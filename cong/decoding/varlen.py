@@ -12,7 +12,7 @@ that engine's shape against PyTorch's own attention.
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from cong.architecture import Architecture
 
-Attend = Callable[..., Tensor]
+Attend = Callable[..., Any]
 """`torch.nn.attention.varlen.varlen_attn`, or what stands for it."""
 
 TOLERANCE = 0.03
