@@ -12,14 +12,14 @@ so a prefill needs no vocabulary head, and requests that share a prompt (several
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cong.decoding.backbone import Backbone, prefill_groups, reads_own_columns
+from cong.decoding.backbone import Backbone, reads_own_columns
 from cong.decoding.bands import Band, band_width, bands, moves
 from cong.decoding.cache import SlotCache
 from cong.decoding.graphs import GraphedSteps, capture_cuda_graph
 from cong.decoding.models import check_decodable, common_max_context, common_vocab_size, stop_token_ids
+from cong.decoding.prefixes import Prefixes
 from cong.decoding.rows import Queue, Row, SlotStats
 from cong.decoding.sizing import default_slots
 from cong.decoding.state import SlotState
@@ -86,13 +86,12 @@ class SlotEngine:
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
         self._allocate(slots or default_slots(models, decoding=decoding, max_context=self.max_context))
         self._rows: dict[int, Row] = {}
-        self._prompts: dict[int, tuple[int, ...]] = {}  # whose prefill a slot's cache starts with
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions in the order in which rows finish; a request that cannot be decoded comes back as an error."""
         # An earlier stream may have been abandoned midway, and the weights may have changed since.
         self._rows.clear()
-        self._prompts.clear()
+        self._prefixes.clear()
         self._state.active_S.zero_()
         queue = Queue(iter(requests))
         while True:
@@ -124,7 +123,6 @@ class SlotEngine:
         """Go on with half the slots; a row that starts again draws the same numbers, so its text is the same."""
         queue.put_back(row.request for row in self._rows.values())
         self._rows.clear()
-        self._prompts.clear()
         self.stats.back_offs += 1
         self.prefill_tokens = max(self.prefill_tokens // 2, min(FEWEST_PREFILL_TOKENS, self.prefill_tokens))
         self._allocate(max(1, self.slots // 2))
@@ -136,6 +134,7 @@ class SlotEngine:
         self.slots, self.refill_at = slots, max(1, slots // 16)
         self._band_width = band_width(slots) if self.device.type == "cpu" else slots
         self._backbones = [Backbone(model, self._new_cache(model)) for model in self._models]
+        self._prefixes = Prefixes(self._backbones, stats=self.stats, device=self.device)
         self._state = SlotState(
             slots=slots,
             vocab_size=self.vocab_size,
@@ -182,8 +181,7 @@ class SlotEngine:
     @torch.inference_mode()
     def _settle(self) -> None:
         """Move rows so that those of like length lie in one band."""
-        pairs = moves(self._cached(), slots=self.slots, width=self._band_width)
-        self._move(pairs)
+        self._move(moves(self._cached(), slots=self.slots, width=self._band_width))
 
     def _cached(self) -> dict[int, int]:
         return {slot: row.cached for slot, row in self._rows.items()}
@@ -202,49 +200,13 @@ class SlotEngine:
         """Prefill the prompts that no slot holds yet, copy the others, and start the rows."""
         limits = [token_limit(r, decoding=self.decoding, max_context=self.max_context) for _, r in admitted]
         for (slot, request), limit in zip(admitted, limits, strict=True):
-            self._prompts.pop(slot, None)
             self._rows[slot] = Row(request=request, limit=limit)
         longest = max(len(r.prompt_token_ids) + limit for (_, r), limit in zip(admitted, limits, strict=True))
         for backbone in self._backbones:
             backbone.cache.reserve(longest)
-        holders = {prompt: slot for slot, prompt in self._prompts.items()}
-        fresh: list[tuple[int, tuple[int, ...]]] = []
-        copies: list[tuple[int, int]] = []
-        for slot, request in admitted:
-            prefix = request.prompt_token_ids[:-1]
-            if prefix in holders:
-                copies.append((holders[prefix], slot))
-            elif prefix:
-                fresh.append((slot, prefix))
-                holders[prefix] = slot
-            self._prompts[slot] = prefix
-        self._prefill(fresh)
-        self._share(copies)
+        wanted = {slot: request.prompt_token_ids[:-1] for slot, request in admitted}
+        self._prefixes.fill(wanted, most_tokens=self.prefill_tokens)
         self._state.admit([slot for slot, _ in admitted], [request for _, request in admitted], limits)
-
-    def _prefill(self, fresh: list[tuple[int, tuple[int, ...]]]) -> None:
-        for group in prefill_groups(fresh, most_tokens=self.prefill_tokens):
-            longest = len(group[-1][1])
-            # Padding on the right: causal attention hides it, and the row's own tokens overwrite it later.
-            padded = [prefix + (0,) * (longest - len(prefix)) for _, prefix in group]
-            tokens_PL = torch.tensor(padded, device=self.device)
-            slots_P = torch.tensor([slot for slot, _ in group], device=self.device)
-            for backbone in self._backbones:
-                backbone.prefill(tokens_PL, slots_P, chunk=self.prefill_tokens)
-            self.stats.prefilled_tokens += sum(len(prefix) for _, prefix in group)
-
-    def _share(self, copies: list[tuple[int, int]]) -> None:
-        if not copies:
-            return
-        longest = max(len(self._prompts[source]) for source, _ in copies)
-        self._copy_cache(copies, length=longest)
-        self.stats.shared_prefills += len(copies)
-
-    def _copy_cache(self, pairs: Sequence[tuple[int, int]], *, length: int) -> tuple[Tensor, Tensor]:
-        source_P, target_P = torch.tensor(pairs, device=self.device).unbind(dim=1)
-        for backbone in self._backbones:
-            backbone.cache.copy_rows(source_P, target_P, length=length)
-        return source_P, target_P
 
     @torch.inference_mode()
     def _compact(self) -> None:
@@ -259,11 +221,11 @@ class SlotEngine:
         """Move rows from slots to slots, all at once."""
         if not pairs:
             return
-        source_P, target_P = self._copy_cache(pairs, length=max(self._rows[source].cached for source, _ in pairs))
+        length = max(self._rows[source].cached for source, _ in pairs)
+        source_P, target_P = self._prefixes.move(pairs, length=length)
         self._state.copy_rows(source_P, target_P)
         for source, target in pairs:
             self._rows[target] = self._rows.pop(source)
-            self._prompts[target] = self._prompts.pop(source)
         left = [source for source, _ in pairs if source not in self._rows]
         self._state.active_S[left] = False
 
