@@ -1,7 +1,9 @@
 """How fast the pair is inside vLLM: against one model inside vLLM, the slot engine, `generate` and the published loop.
 
-The load is that of `bench_decoding.py`: random weights, ragged prompts and response lengths, repetition penalty 1.2.
-All engines are built before the first measurement and run in turn; what is compiled is compiled before it is measured.
+Two loads, both with random weights, ragged prompts and a repetition penalty of 1.2: `ragged` is that of
+`bench_decoding.py`, whose responses have all lengths and whose end leaves slots empty; `even` has more and shorter
+prompts and responses of one length, so that all slots stay full. All engines are built before the first measurement and
+run in turn; what is compiled is compiled before it is measured.
 
     make .venv-vllm/.installed
     OMP_NUM_THREADS=1 .venv-vllm/bin/python experiments/bench_vllm.py --slots 64 --repeats 5 --output bench_vllm.json
@@ -14,6 +16,8 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,25 +86,32 @@ def unchanged(post: Path, like: VllmEngine, arguments: Any) -> Callable[[Sequenc
     return run
 
 
-def build_jobs(directory: Path, arguments: Any) -> dict[str, Callable[[], int]]:
+def build_loads(arguments: Any, *, vocabulary: int) -> dict[str, list[Request]]:
+    """What is decoded, by name."""
+    shorter = argparse.Namespace(**vars(arguments) | {"prompts": 2 * arguments.prompts})
+    shorter.longest_prompt, length = arguments.longest_prompt // 2, arguments.max_new_tokens * 2 // 3
+    even = [replace(request, max_new_tokens=length) for request in build_requests(shorter, vocabulary=vocabulary)]
+    return {"ragged": build_requests(arguments, vocabulary=vocabulary), "even": even}
+
+
+def build_engines(directory: Path, arguments: Any) -> dict[str, Callable[[Sequence[Request]], int]]:
     """Engines by name, the published loop first."""
     dtype = torch.float32 if arguments.device == "cpu" else torch.bfloat16
     models = [build_model(arguments.size, seed=seed, dtype=dtype, device=arguments.device) for seed in (0, 1)]
     paths = [directory / name for name in ("post", "pre")]
     for model, path in zip(models, paths, strict=True):
         model.save_pretrained(path)
-    requests = build_requests(arguments, vocabulary=models[0].config.vocab_size)
-    few, slots, (post, pre) = requests[: arguments.loop_prompts], arguments.slots, models
+    few, slots, (post, pre) = arguments.loop_prompts, arguments.slots, models
     pair, single = engine(paths[0], paths[1], arguments), engine(paths[0], None, arguments)
     alone = unchanged(paths[0], pair, arguments)
     return {
-        "published loop": lambda: published_loop(post, pre, few),
-        "generate, one model": lambda: generate_batches(post, requests, batch_size=slots),
-        "slots, one model": lambda: generated(slot_engine(post, None, requests, slots=slots)),
-        "slots, pair": lambda: generated(slot_engine(post, pre, requests, slots=slots)),
-        "vllm as it is, one model": lambda: alone(requests),
-        "vllm, one model": lambda: decode(single, requests),
-        "vllm, pair": lambda: decode(pair, requests),
+        "published loop": lambda load: published_loop(post, pre, load[:few]),
+        "generate, one model": lambda load: generate_batches(post, load, batch_size=slots),
+        "slots, one model": lambda load: generated(slot_engine(post, None, load, slots=slots)),
+        "slots, pair": lambda load: generated(slot_engine(post, pre, load, slots=slots)),
+        "vllm as it is, one model": alone,
+        "vllm, one model": partial(decode, single),
+        "vllm, pair": partial(decode, pair),
     }
 
 
@@ -119,12 +130,40 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def measure_load(
+    engines: dict[str, Callable[[Sequence[Request]], int]], load: Sequence[Request], arguments: Any
+) -> dict[str, list[Run]]:
+    """Runs of every engine, in turn."""
+    for name, run in engines.items():
+        if name.startswith("vllm"):
+            run(load)
+    runs: dict[str, list[Run]] = {name: [] for name in engines}
+    for _ in range(arguments.repeats):
+        for name, run in engines.items():
+            runs[name].append(measure(partial(run, load), device=arguments.device))
+    return runs
+
+
+def show_load(load: str, runs: dict[str, list[Run]], *, device: str) -> list[dict[str, Any]]:
+    """Print the table of a load and what the pair costs, and return the rows."""
+    unit = "CPU-second" if device == "cpu" else "second"
+    print(f"\n{f'engine ({load})':<26}{f'per {unit}':>16}{'lowest':>10}{'highest':>10}{'x loop':>9}")
+    rows: list[dict[str, Any]] = []
+    for name, measured in runs.items():
+        loop = rows[0]["rate"] if rows else 0.0
+        rows.append({"load": load} | show(name, measured, loop=loop, device=device))
+    rate = {row["engine"]: row["rate"] for row in rows}
+    for single in ("vllm as it is, one model", "vllm, one model"):
+        print(f"the pair costs {rate[single] / rate['vllm, pair']:.2f} times '{single}'")
+    return rows
+
+
 def show(name: str, runs: Sequence[Run], *, loop: float, device: str) -> dict[str, Any]:
     """Print median and spread of a rate, and return them."""
     seconds = [run.cpu_seconds if device == "cpu" else run.seconds for run in runs]
     middle, lowest, highest = spread([run.tokens / took for run, took in zip(runs, seconds, strict=True)])
     times = middle / loop if loop else 1.0
-    print(f"{name:<26}{middle:>10,.0f}{lowest:>10,.0f}{highest:>10,.0f}{times:>9.1f}")
+    print(f"{name:<26}{middle:>16,.0f}{lowest:>10,.0f}{highest:>10,.0f}{times:>9.1f}")
     return {"engine": name, "rate": middle, "lowest": lowest, "highest": highest, "times_loop": times}
 
 
@@ -132,23 +171,10 @@ def main() -> None:
     arguments = parse_arguments()
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as directory:
-        jobs = build_jobs(Path(directory), arguments)
-        for name, job in jobs.items():
-            if name.startswith("vllm"):
-                job()
-        runs: dict[str, list[Run]] = {name: [] for name in jobs}
-        for _ in range(arguments.repeats):
-            for name, job in jobs.items():
-                runs[name].append(measure(job, device=arguments.device))
-    unit = "CPU-second" if arguments.device == "cpu" else "second"
-    print(f"{'engine':<26}{f'per {unit}':>10}{'lowest':>10}{'highest':>10}{'x loop':>9}")
-    rows: list[dict[str, Any]] = []
-    for name, measured in runs.items():
-        loop = rows[0]["rate"] if rows else 0.0
-        rows.append(show(name, measured, loop=loop, device=arguments.device))
-    rate = {row["engine"]: row["rate"] for row in rows}
-    for single in ("vllm as it is, one model", "vllm, one model"):
-        print(f"the pair costs {rate[single] / rate['vllm, pair']:.2f} times '{single}'")
+        engines = build_engines(Path(directory), arguments)
+        loads = build_loads(arguments, vocabulary=SIZES[arguments.size][5])
+        runs = {name: measure_load(engines, load, arguments) for name, load in loads.items()}
+    rows = [row for name in loads for row in show_load(name, runs[name], device=arguments.device)]
     arguments.output.write_text(json.dumps(rows, indent=1))
 
 

@@ -14,7 +14,7 @@ Without `cd_ref` the same wrapper holds one model. Imported by vLLM only; `vllm_
 
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,22 +105,10 @@ class ContrastivePairForCausalLM(nn.Module):
         if self.deferred:
             self.latest = logits
             return logits[0]
-        return self.scores_of(logits, [log_probs(logits_BV) for logits_BV in logits], alpha=self.alpha)
-
-    def scores_of(self, logits: list[Tensor], logprobs: list[Tensor], *, alpha: float | Tensor) -> Tensor:
-        """F of a pair, the logits of a single model."""
-        if len(logits) == 1:
-            return logits[0].float()
-        size = logits[0].shape[-1]
-        shared = min(size, logits[1].shape[-1])
-        scores_BV = contrastive_scores(
-            logprobs[0][:, :shared],
-            logprobs[1][:, :shared],
-            alpha=alpha,
-            pruning_threshold=self.pruning_threshold,
-            scores=self.scores,
+        logprobs = [log_probs(logits_BV) for logits_BV in logits]
+        return scores_of(
+            logits, logprobs, alpha=self.alpha, pruning_threshold=self.pruning_threshold, scores=self.scores
         )
-        return scores_BV if shared == size else nn.functional.pad(scores_BV, (0, size - shared), value=-torch.inf)
 
     def _logits(self, hidden_states: Tensor) -> list[Tensor] | None:
         """Logits of each model; None where tensor parallelism gathers them on another rank."""
@@ -137,6 +125,29 @@ class ContrastivePairForCausalLM(nn.Module):
             own = ((key.removeprefix(REF), tensor) for key, tensor in part)
             loaded |= {f"backbones.{name}.{key}" for key in getattr(self.backbones, name).load_weights(own)}
         return loaded
+
+
+def scores_of(
+    logits: list[Tensor],
+    logprobs: list[Tensor],
+    *,
+    alpha: float | Tensor,
+    pruning_threshold: float,
+    scores: Literal["formula", "official"],
+) -> Tensor:
+    """F (B, V) of a pair, where V is that of pi_r; the logits of a single model."""
+    if len(logits) == 1:
+        return logits[0].float()
+    size = logits[0].shape[-1]
+    shared = min(size, logits[1].shape[-1])
+    scores_BV = contrastive_scores(
+        logprobs[0][:, :shared],
+        logprobs[1][:, :shared],
+        alpha=alpha,
+        pruning_threshold=pruning_threshold,
+        scores=scores,
+    )
+    return scores_BV if shared == size else nn.functional.pad(scores_BV, (0, size - shared), value=-torch.inf)
 
 
 def _fill_in(config: Any, vllm_config: VllmConfig) -> None:

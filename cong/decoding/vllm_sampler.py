@@ -24,6 +24,7 @@ from cong.decoding.choose import choose_tokens, penalize_repetition, row_uniform
 from cong.decoding.score import log_probs
 from cong.decoding.seen import SeenTokens
 from cong.decoding.types import Decoding
+from cong.decoding.vllm_model import scores_of
 
 
 class Extension:
@@ -55,7 +56,8 @@ class RowSampler(nn.Module):
         # Not submodules of the sampler.
         self.__dict__["_runner"], self.__dict__["_model"] = runner, runner.get_model()
         self._model.deferred = True
-        self._model.pruning_threshold, self._model.scores = decoding.pruning_threshold, decoding.scores
+        compiled = not runner.model_config.enforce_eager
+        self._greedy = torch.compile(_choose, dynamic=True) if compiled else _choose
         self._uniforms: dict[str, Tensor] = {}
         self._seen: SeenTokens | None = None
         self._chosen: dict[str, list[list[float]]] = {}
@@ -68,15 +70,17 @@ class RowSampler(nn.Module):
     def forward(self, logits: Tensor, sampling_metadata: SamplingMetadata, *args: Any, **kwargs: Any) -> SamplerOutput:
         rows = self._rows(len(logits))
         latest, self._model.latest = self._model.latest, []
-        logprobs = [log_probs(logits_BV) for logits_BV in latest]
-        alphas = [float(state.sampling_params.extra_args["alpha"]) for _, state in rows]
-        alpha_B = torch.tensor(alphas, device=logits.device)
-        scores_BV = self._model.scores_of(latest, logprobs, alpha=alpha_B)
+        alphas = [state.sampling_params.extra_args["alpha"] for _, state in rows]
+        alpha_B = torch.tensor(alphas, dtype=torch.float32, device=logits.device)
+        seen_BV = None
         if self.decoding.repetition_penalty != 1:
-            seen_BV = self._seen_tokens(rows, width=scores_BV.shape[1], device=logits.device)
-            scores_BV = penalize_repetition(scores_BV, seen_BV=seen_BV, penalty=self.decoding.repetition_penalty)
-        token_B = choose_tokens(scores_BV, decoding=self.decoding, uniform_B=self._uniform(rows, logits.device))
-        self._keep(rows, token_B, logprobs)
+            seen_BV = self._seen_tokens(rows, width=logits.shape[1], device=logits.device)
+        if self.decoding.temperature == 0:
+            token_B, chosen_BM = self._greedy(latest, alpha_B, seen_BV, self.decoding)
+        else:
+            uniform_B = self._uniform(rows, logits.device)
+            token_B, chosen_BM = _choose(latest, alpha_B, seen_BV, self.decoding, uniform_B)
+        self._keep(rows, chosen_BM)
         return SamplerOutput(sampled_token_ids=token_B.unsqueeze(1).to(torch.int32), logprobs_tensors=None)
 
     def take(self, names: list[str]) -> list[list[list[float]]]:
@@ -96,19 +100,16 @@ class RowSampler(nn.Module):
             self._seen = SeenTokens(width=width, device=device)
         return self._seen.of([(name, state.prompt_token_ids, state.output_token_ids) for name, state in rows])
 
-    def _keep(self, rows: list[tuple[str, Any]], token_B: Tensor, logprobs: list[Tensor]) -> None:
-        """Remember what each model gives the chosen tokens."""
-        chosen_BM = torch.cat([logprobs_BV.gather(1, token_B.unsqueeze(1)) for logprobs_BV in logprobs], dim=1)
+    def _keep(self, rows: list[tuple[str, Any]], chosen_BM: Tensor) -> None:
+        """Remember what each model gave the chosen tokens."""
         for (name, state), values in zip(rows, chosen_BM.tolist(), strict=True):
             kept = self._chosen.setdefault(name, [])
             # A prompt that is read in parts gives a token after each, of which vLLM takes the last.
             del kept[len(state.output_token_ids) :]
             kept.append(values)
 
-    def _uniform(self, rows: list[tuple[str, Any]], device: torch.device) -> Tensor | None:
+    def _uniform(self, rows: list[tuple[str, Any]], device: torch.device) -> Tensor:
         """The number of its own stream that every row draws with at its step."""
-        if self.decoding.temperature == 0:
-            return None
         steps = self.decoding.max_new_tokens
         self._uniforms = {
             name: self._uniforms[name]
@@ -118,3 +119,17 @@ class RowSampler(nn.Module):
         }
         drawn = [self._uniforms[name][len(state.output_token_ids)] for name, state in rows]
         return torch.stack(drawn).to(device)
+
+
+def _choose(
+    logits: list[Tensor], alpha_B: Tensor, seen_BV: Tensor | None, decoding: Decoding, uniform_B: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Tokens (B,), and the log-probability (B, models) that each model gives them."""
+    logprobs = [log_probs(logits_BV) for logits_BV in logits]
+    scores_BV = scores_of(
+        logits, logprobs, alpha=alpha_B, pruning_threshold=decoding.pruning_threshold, scores=decoding.scores
+    )
+    if seen_BV is not None:
+        scores_BV = penalize_repetition(scores_BV, seen_BV=seen_BV, penalty=decoding.repetition_penalty)
+    token_B = choose_tokens(scores_BV, decoding=decoding, uniform_B=uniform_B)
+    return token_B, torch.cat([logprobs_BV.gather(1, token_B.unsqueeze(1)) for logprobs_BV in logprobs], dim=1)
