@@ -5,6 +5,8 @@
 
 With `--namespaces` every node but the head has a network of its own, as machines have, and can be cut off from the
 others without a process being ended: `ip -n cong-1 link set eth0 down`. It ends with Ctrl-C, or with its input.
+
+Unless RAY_AUTH_MODE says otherwise, it admits those who know the token in ~/.ray/auth_token, as `cong` then does.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import psutil
 
 BRIDGE, HEAD = "cong-bridge", "10.77.0.1"
 START_SECONDS = 120
+RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @contextlib.contextmanager
@@ -87,11 +90,21 @@ def start(arguments: argparse.Namespace, names: list[str], directory: Path, node
     return dashboard
 
 
+def ask_for_token() -> None:
+    """Let nodes and this process agree on the token: Ray's own default depends on whether the file is there."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        subprocess.run([RAY, "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
+    # Before the first import of ray, which reads it once.
+    os.environ["RAY_AUTH_MODE"] = "token"
+
+
 def _node(directory: Path, where: str, *options: str, prefix: list[str] | None = None) -> Node:
     directory.mkdir()
     # Nodes that share a directory take each other's unpacked projects away.
     common = [f"--temp-dir={directory}", f"--node-ip-address={where}", "--object-store-memory=80000000"]
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", *common, *options]
+    ray = [RAY, "start", "--block", "--disable-usage-stats", *common, *options]
     log = directory / "log"
     with log.open("w") as file:
         process = subprocess.Popen([*(prefix or []), *ray], stdout=file, stderr=file, stdin=subprocess.DEVNULL)
@@ -144,6 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.namespaces and (os.geteuid() != 0 or shutil.which("ip") is None):
         parser.error("--namespaces needs root and the command `ip`")
+    ask_for_token()
     nodes: list[Node] = []
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as directory:

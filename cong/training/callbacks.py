@@ -39,7 +39,7 @@ class Curves(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         last = state.global_step == state.max_steps
         if state.is_world_process_zero and (last or time.monotonic() - self._written > 1.0):
-            write_progress(self._progress, done=state.global_step, total=state.max_steps, unit="step")
+            write_progress(self._progress, done=state.global_step, total=state.max_steps, unit="steps")
             self._written = time.monotonic()
 
 

@@ -108,7 +108,7 @@ def compute_reference(job: ReferenceJob) -> None:
         write_rows(_part(job, start), score(rows[start : start + PART]))
         if rank == 0:
             seen = min((len(starts) - len(missing) + done + 1) * PART, len(rows))
-            write_progress(job.progress, done=seen, total=len(rows), unit="pair")
+            write_progress(job.progress, done=seen, total=len(rows), unit="pairs")
 
 
 def _part(job: ReferenceJob, start: int) -> Path:

@@ -237,7 +237,7 @@ def compute_logprobs(job: LogprobJob) -> None:
         write_rows(paths[start], score(rows[start : start + PART]))
         if rank == 0:
             seen = min((len(paths) - len(missing) + done + 1) * PART, len(rows))
-            write_progress(job.progress, done=seen, total=len(rows), unit="row")
+            write_progress(job.progress, done=seen, total=len(rows), unit="rows")
 
 
 def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
