@@ -17,6 +17,7 @@ from cong.options import Address, ExperimentFile, Force, Grid, Profile, ScaleNam
 
 if TYPE_CHECKING:
     from cong.graph.resources import Resources
+    from cong.launch import Job
 
 # What typer raises for an unknown flag or a missing argument has no public name of its own.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -61,7 +62,7 @@ def run(
     from cong import launch
 
     job = prepare(experiment, scale, profile, settings, grid, store, force, address=address)
-    _report_of(lambda: launch.run(job), job.store)
+    _report_of(job, launch.run)
 
 
 @app.command()
@@ -93,7 +94,7 @@ def tune(
     search = Search(axes=axes, measure=measure, lowest=lowest, trials=trials, searcher=cast(Any, searcher), seed=seed)
     ends = list(search.corners)
     job = prepare(experiment, scale, profile, settings, ends, store, None, own_grid=False, address=address)
-    _report_of(lambda: tuning.tune(job, search), job.store)
+    _report_of(job, lambda job: tuning.tune(job, search))
 
 
 @app.command()
@@ -223,24 +224,20 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _report_of(compute: Callable[[], Path], store: Any) -> None:
+def _report_of(job: "Job", compute: Callable[["Job"], Path]) -> None:
     """Compute, and say where the report is; exit with 1 when stages failed."""
     from cong.graph.runner import StageFailed
+    from cong.tracking import ways_to_see
 
     try:
-        page = compute()
+        page = compute(job)
     except StageFailed as error:
         typer.echo(f"error: {len(error.failures)} stage(s) failed: {error}", err=True)
         typer.echo("What was finished is kept; run the same command again to go on.", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"report:  {page}")
-    typer.echo(f"mlflow:  {_mlflow_command(store)}")
-
-
-def _mlflow_command(store: Any) -> str:
-    from cong.tracking import tracking_uri, without_password
-
-    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {without_password(tracking_uri(store))}"
+    # The page and what is tracked of it have one name, which is not the job's own when it is a search.
+    typer.echo("mlflow:  " + "\n         ".join(ways_to_see(job.store, name=page.stem)))
 
 
 def main() -> None:

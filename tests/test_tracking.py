@@ -15,7 +15,8 @@ from cong.experiment import Cell, collect
 from cong.graph.plan import make_plan
 from cong.graph.runner import Runner
 from cong.graph.store import Store
-from cong.tracking import PARENT, Tracker, outbox, tracker
+from cong.tracking import PARENT, Tracker, outbox, tracker, tracking_uri, ways_to_see
+from cong.tracking.server import connect, open_experiment
 
 
 class Server:
@@ -118,7 +119,19 @@ def test_a_server_that_comes_back_is_sent_all_that_waited(toy, server, capsys):
     assert {found.data.params["method"]: found.data.metrics["number"] for found in runs
             if "method" in found.data.params} == {"sum": 3.0, "one": 1.0}  # fmt: skip
     assert sum(PARENT not in found.data.tags for found in runs) == 1
+    page = f"/#/experiments/{runs[0].info.experiment_id}?workflowType=machine_learning"
+    assert ways_to_see(store, name="back") == [f"{server.uri}{page}"]
     server.stop()
+
+
+def test_a_database_is_shown_by_a_command_and_a_page(toy, monkeypatch):
+    store, _, _ = toy
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    uri = tracking_uri(store)
+    number = open_experiment(connect(uri), uri=uri, store=store, name="here")
+    command, page = ways_to_see(store, name="here")
+    assert command.endswith(f"mlflow ui --backend-store-uri sqlite:///{store.root}/mlflow.db")
+    assert page == f"http://127.0.0.1:5000/#/experiments/{number}?workflowType=machine_learning"
 
 
 def test_a_server_that_stays_away_costs_two_lines_and_no_result(toy, server, capsys, monkeypatch):
@@ -131,4 +144,5 @@ def test_a_server_that_stays_away_costs_two_lines_and_no_result(toy, server, cap
     assert warnings.count(f"warning: MLflow at http://127.0.0.1:{server.port} does not answer") == 1
     assert warnings.count("all results are in the store") == 1
     assert "hunter2" not in warnings
+    assert ways_to_see(store, name="gone") == [f"{server.uri}/#"]
     assert [result.values["number"] for result in collect(cells, store)] == [3.0, 1.0]

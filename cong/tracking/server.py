@@ -2,14 +2,19 @@
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from cong.errors import UserError
 from cong.graph.store import Store
 
+LOCAL_UI = "http://127.0.0.1:5000"
+"""Where `mlflow ui` listens unless it is told otherwise."""
+
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it the UI guesses, and shows the pages of applications of language models instead of runs and curves."""
+"""Without it older UIs guess, and show the pages of applications of language models instead of runs and curves."""
 
 
 def tracking_uri(store: Store) -> str:
@@ -57,6 +62,25 @@ def is_outage(error: Exception) -> bool:
 
     refused = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
     return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code not in refused)
+
+
+def ways_to_see(store: Store, *, name: str) -> list[str]:
+    """Return what shows an experiment in MLflow's UI: the command that starts a local one, and the page's address.
+
+    Only with the workflow in its address the UI begins with runs: else it shows applications of language models.
+    """
+    uri = tracking_uri(store)
+    remote = uri.startswith(("http:", "https:"))
+    shown = without_password(uri).rstrip("/")
+    ways = [] if remote else [f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {shown}"]
+    try:
+        found = connect(uri).get_experiment_by_name(name)
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        found = None  # That it is away was said before.
+    page = f"/experiments/{found.experiment_id}?workflowType=machine_learning" if found else ""
+    return [*ways, f"{shown if remote else LOCAL_UI}/#{page}"]
 
 
 def without_password(uri: str) -> str:
