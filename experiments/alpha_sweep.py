@@ -54,7 +54,8 @@ def report(results: Results) -> Iterator[Block]:
         name="alpha_sweep",
         panels=len(MEASURES),
         draw=lambda panels: _draw(panels, series),
-        caption="Held-out prompts, greedy; bars are 95 % intervals over seeds (over prompts when there is one seed).",
+        caption="Held-out prompts, greedy; bars are 95 % intervals over seeds (over prompts when there is one seed). "
+        "Curves stand a little beside each other, so that none hides another.",
     )
     yield Table(
         title="Reward",

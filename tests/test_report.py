@@ -6,6 +6,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pages
 import pytest
@@ -16,6 +17,7 @@ from cong.experiment import Cell, Result
 from cong.prompts import LocalFile, PromptFile
 from cong.report import Browser, Entry, Responses, Table, Text, ranked_table, write_report
 from cong.report.browser import as_json, browse, examples
+from cong.report.curves import Curve, draw_curves
 from cong.report.statistics import Estimate
 from cong.report.tables import places
 
@@ -257,3 +259,17 @@ def test_without_a_script_the_page_shows_examples_of_the_first_settings(page):
     assert html.texts("dt")[:3] == list(pages.METHODS)
     assert html.texts("dd")[:3] == ["Base says 0  (1.00)", "ConG-S says 0  (0.00)", "ConG says 0  (1.00)"]
     assert all("hidden" in attrs for _, attrs, _ in html.elements if attrs.get("class") in ("controls", "pages"))
+
+
+def test_equal_curves_stand_beside_each_other_and_within_the_axes():
+    from matplotlib.figure import Figure as Drawing
+
+    axes: Any = Drawing().subplots()
+    estimates = [Estimate(mean=mean, low=mean - 0.1, high=mean + 0.1, seeds=1) for mean in (5.0, 6.0)]
+    draw_curves(axes, [Curve(label=name, x=[2.0, 3.0], estimates=estimates) for name in "ab"], x="x", y="y")
+    one, other = (drawn.lines[0] for drawn in axes.containers)
+    gap = other.get_transform().transform(other.get_xydata()) - one.get_transform().transform(one.get_xydata())
+    assert gap[:, 0] == pytest.approx(4 / 72 * axes.figure.dpi)
+    assert gap[:, 1] == pytest.approx(0)
+    assert axes.get_xlim()[0] < 2 < 3 < axes.get_xlim()[1]
+    assert axes.get_ylim()[0] < 4.9 < 6.1 < axes.get_ylim()[1]

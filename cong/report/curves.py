@@ -8,6 +8,9 @@ from cong.evaluation import EVALUATION
 from cong.experiment import Results
 from cong.report.statistics import Estimate, estimate, select, values_of
 
+BESIDE = 4.0
+"""Points (1/72 inch) between curves at the same place of their axis."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
@@ -33,12 +36,20 @@ def draw_curves(
     level: tuple[str, float] | None = None,
     logarithmic: bool = False,
 ) -> None:
-    """Draw curves with error bars; `level` is a named horizontal line to compare with."""
-    for curve, marker in zip(curves, "osD^vP*X" * (1 + len(curves) // 8), strict=False):
+    """Draw curves with error bars, a little beside each other; `level` is a named horizontal line to compare with."""
+    from matplotlib.transforms import ScaledTranslation
+
+    for number, (curve, marker) in enumerate(zip(curves, "osD^vP*X" * (1 + len(curves) // 8), strict=False)):
         means = [found.mean for found in curve.estimates]
         below = [found.mean - found.low for found in curve.estimates]
         above = [found.high - found.mean for found in curve.estimates]
-        axes.errorbar(curve.x, means, yerr=[below, above], marker=marker, markersize=4, capsize=2, label=curve.label)
+        bars = axes.errorbar(
+            curve.x, means, yerr=[below, above], marker=marker, markersize=4, capsize=2, label=curve.label
+        )
+        # Equal curves would hide each other. Moved once drawn: what is moved does not count for the limits of axes.
+        beside = ScaledTranslation(BESIDE * (number - (len(curves) - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
+        for artist in bars.get_children():
+            artist.set_transform(artist.get_transform() + beside)
     if level:
         axes.axhline(level[1], color="0.4", linestyle="--", linewidth=1, label=level[0])
     if logarithmic:
