@@ -90,7 +90,9 @@ def merge(found: Sequence[tuple[Point, list[Cell]]]) -> list[Cell]:
     for point, cells in found:
         for cell in cells:
             named = cell if len(stages[cell.name]) == 1 else _with_point(cell, point)
-            merged.setdefault(named.name, named)
+            before = merged.setdefault(named.name, named)
+            if before.stage.fingerprint != named.stage.fingerprint:
+                raise ValueError(f"two points of the grid give different cells of one name, {named.name}")
     return list(merged.values())
 
 

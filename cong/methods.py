@@ -109,7 +109,7 @@ def transition(
     family: str, *, weak: str, strong: str, scale: Scale, seed: int = 0, strong_family: str | None = None
 ) -> Transition:
     """Return the transition between two sizes of a family, or from a size of one family to a size of another."""
-    made = Transition(
+    return Transition(
         weak=scale.model(family, weak, seed),
         strong=scale.model(strong_family or family, strong, seed),
         prompts=scale.prompts(seed),
@@ -119,7 +119,6 @@ def transition(
         seed=seed,
         same_tokenizer=strong_family in (None, family),
     )
-    return scale.transitions.setdefault((family, weak, strong, seed, strong_family), made)
 
 
 def onward(t: Transition, model: Model, *, strong: Model, same_tokenizer: bool = True) -> Transition:

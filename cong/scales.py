@@ -74,8 +74,6 @@ class Scale:
     """Whether the models are too large to be run without a GPU."""
     sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))
     """How the sampled evaluation draws."""
-    transitions: dict[tuple, Any] = field(default_factory=dict, repr=False, compare=False)
-    """Transitions that were made with this scale: a grid asks for the same ones at every point."""
 
 
 def scale(name: str) -> Scale:
