@@ -16,6 +16,7 @@ from typing import Any
 from cong.architecture import PUBLISHED, Architecture, read_architecture
 from cong.errors import UserError
 from cong.graph.stage import Context, Stage
+from cong.weightfiles import check_weight_files
 
 MODEL = "model"
 """Subdirectory of a stage in which its checkpoint lies."""
@@ -41,6 +42,7 @@ class LocalModel:
             raise UserError(f"missing checkpoint: {self.path} holds no config.json")
         if not any(path.glob("*.safetensors")):
             raise UserError(f"missing checkpoint: {self.path} holds no .safetensors weights")
+        check_weight_files(path)
         return path
 
     @property

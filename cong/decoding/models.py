@@ -13,18 +13,31 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from cong.decoding.weights import first_line, load_checked
+from cong.errors import UserError
+
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def load_model(path: str | Path, *, dtype: str | torch.dtype, device: str | torch.device) -> PreTrainedModel:
-    """A causal language model in evaluation mode, its weights frozen, on the device."""
-    config = AutoConfig.from_pretrained(path)
+    """A causal language model in evaluation mode, its weights frozen, on the device.
+
+    Raises `UserError` when the checkpoint cannot be read, or does not hold every weight of the model and no others.
+    """
+    config = read_config(path)
     # SDPA has no soft cap on the attention scores; the models that need one (Gemma 2) get the exact eager path.
     needs_eager = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, attn_implementation="eager" if needs_eager else "sdpa"
-    )
+    attention = "eager" if needs_eager else "sdpa"
+    model: Any = load_checked(AutoModelForCausalLM, path, dtype=dtype, attn_implementation=attention)
     return model.to(device).eval().requires_grad_(False)
+
+
+def read_config(path: str | Path) -> PreTrainedConfig:
+    """The configuration of a checkpoint; `UserError` when it is of no kind that is known here."""
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
 
 
 def check_pair(

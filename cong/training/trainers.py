@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import AutoModelForCausalLM, Trainer
 from trl.trainer import utils
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+from cong.decoding.weights import load_checked
 
 
 def score_responses_only() -> None:
@@ -23,16 +25,24 @@ def score_responses_only() -> None:
 class _Quiet(Trainer):
     """Neither a network call at the start nor a README in every checkpoint; one GPU per process."""
 
-    def __init__(self, *, args: Any, **kwargs: Any) -> None:
+    def __init__(self, *, args: Any, model: Any, **kwargs: Any) -> None:
         # A lone process that sees several GPUs would otherwise be refused: it trains on the first.
         args._n_gpu = min(args.n_gpu, 1)
-        super().__init__(args=args, **kwargs)
+        super().__init__(args=args, model=_policy(model, args), **kwargs)
 
     def _send_telemetry(self) -> None:
         pass
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+
+def _policy(model: Any, args: Any) -> Any:
+    """Load the initial model of a training: TRL would go on with random numbers for weights that a checkpoint lacks."""
+    if not isinstance(model, str):
+        return model
+    options, args.model_init_kwargs = args.model_init_kwargs, None
+    return load_checked(AutoModelForCausalLM, model, **options)
 
 
 class CompletionTrainer(_Quiet, SFTTrainer):

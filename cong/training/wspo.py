@@ -245,10 +245,11 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.utils import add_fused_lm_head
 
+    from cong.decoding.weights import load_checked
     from cong.training.settings import weights_dtype
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
+    model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
     model.to(device).eval()
 
