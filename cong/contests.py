@@ -18,6 +18,7 @@ from cong.data import PROMPTS, RESPONSES, Row, check_prompts, write_rows
 from cong.errors import UserError
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, PairJudge
 from cong.graph.stage import Context, Stage
+from cong.jsonlines import numbered_lines
 from cong.models import mirror
 from cong.prompts import LocalFile
 
@@ -96,7 +97,7 @@ def _row(name: str, prompt: str, response: str) -> Row:
 
 
 def _lines(file: RepositoryFile) -> list[dict]:
-    return [json.loads(line) for line in file.read().splitlines() if line.strip()]
+    return [json.loads(line) for _, line in numbered_lines(file.read().encode())]
 
 
 def _said(entry: dict) -> str:

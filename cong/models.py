@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from cong.architecture import PUBLISHED, Architecture, read_architecture
+from cong.chat import CHAT_DATE, asks_for_date
 from cong.errors import UserError
+from cong.graph.fingerprint import fields_of
 from cong.graph.stage import Context, Stage
 from cong.weightfiles import check_weight_files
 
 MODEL = "model"
 """Subdirectory of a stage in which its checkpoint lies."""
+ASKING_FOR_DATE = ("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct")
+"""Models on the hub whose chat template asks what day it is: they are identified before anything is downloaded."""
 _SAMPLE = 1 << 20
 
 
@@ -30,8 +34,9 @@ class LocalModel:
     path: str
 
     def identity(self) -> Any:
-        """Return a digest of names, sizes, and the first and last MiB of every file."""
-        return {"checkpoint": _directory_digest(self.checked_path())}
+        """Return a digest of names, sizes, and the first and last MiB of every file, and the date of its chats."""
+        path = self.checked_path()
+        return {"checkpoint": _directory_digest(path), **_chat_identity(asks_for_date(path))}
 
     def checked_path(self) -> Path:
         """Return the directory; raise `UserError` when there is no checkpoint in it."""
@@ -62,6 +67,15 @@ class HubModel:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(f"revision {self.revision!r} of {self.repo} is not a commit of 40 hexadecimal digits")
+
+    def identity(self) -> Any:
+        """Return the fields, and the date of its chats where its template is known to ask for one."""
+        return {"class": "HubModel", **fields_of(self), **_chat_identity(self.repo in ASKING_FOR_DATE)}
+
+
+def _chat_identity(dated: bool) -> dict[str, str]:
+    """What stands in the identity of a checkpoint whose chat template asks what day it is."""
+    return {"chat_date": CHAT_DATE} if dated else {}
 
 
 Model = Stage | LocalModel | HubModel

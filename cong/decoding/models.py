@@ -64,8 +64,20 @@ def common_vocab_size(*configs: PreTrainedConfig) -> int:
 
 
 def common_max_context(*configs: PreTrainedConfig) -> int:
-    """Number of positions that every model was built for."""
-    return min(config.get_text_config().max_position_embeddings for config in configs)
+    """Number of positions in which every model gives a row the same, whatever the rows beside it."""
+    return min(usable_context(config) for config in configs)
+
+
+def usable_context(config: PreTrainedConfig) -> int:
+    """Positions that a model was built for; fewer where its rope follows the longest row of a batch beyond some.
+
+    That is so with "dynamic" and "longrope": Phi-3.5 has 131,072 positions, and its first 4,096 are usable.
+    """
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        raise ValueError(f"{type(config).__name__} states no number of positions (max_position_embeddings)")
+    return min([positions, *(trained for _, trained in _following_ropes(text))])
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
@@ -90,22 +102,53 @@ def check_decodable(model: PreTrainedModel, *, max_context: int) -> None:
     unknown = set(getattr(config, "layer_types", None) or ()) - SUPPORTED_LAYERS
     if unknown:
         raise ValueError(f"{name} has layers of type {sorted(unknown)}; supported are {sorted(SUPPORTED_LAYERS)}")
+    check_cached(model)
+    if _biased_by_distance(config):
+        raise ValueError(f"{name} tells positions by a bias of its own (ALiBi, local attention), not by position_ids")
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         raise ValueError(f"{name} takes no position_ids; rows of different lengths need them")
     _check_rope(config, name=name, max_context=max_context)
 
 
+def check_cached(model: PreTrainedModel) -> None:
+    """Refuse a model that keeps nothing of the tokens before, such as the first GPT."""
+    if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
+        raise ValueError(
+            f"{type(model).__name__} has no cache of keys and values; decoding one token at a time needs it"
+        )
+
+
+def _biased_by_distance(config: Any) -> bool:
+    """Whether attention depends on distances by other means than rotary or learned positions and windows."""
+    local = "local" in (getattr(config, "attention_layers", None) or ())
+    return local or bool(getattr(config, "alibi", False)) or getattr(config, "position_embedding_type", "") == "alibi"
+
+
+def follows_longest_row(config: PreTrainedConfig) -> bool:
+    """Whether a model has a rope whose frequencies change beyond some length."""
+    return bool(_following_ropes(config.get_text_config()))
+
+
 def _check_rope(config: Any, *, name: str, max_context: int) -> None:
     """Frequencies that follow the longest row of a batch would make a row's text depend on its neighbours."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    by_layer_type = [value for value in parameters.values() if isinstance(value, dict)]
-    for rope in by_layer_type or [parameters]:
-        trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-        if rope.get("rope_type") in ("dynamic", "longrope") and max_context > trained:
+    for kind, trained in _following_ropes(config):
+        if max_context > trained:
             raise ValueError(
-                f"{name} changes its {rope['rope_type']} rope beyond {trained} positions; set max_context to at most "
+                f"{name} changes its {kind} rope beyond {trained} positions; set max_context to at most "
                 f"{trained} (it is {max_context})"
             )
+
+
+def _following_ropes(config: Any) -> list[tuple[str, int]]:
+    """Kind and training length of every rope whose frequencies change behind it."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_layer_type = [value for value in parameters.values() if isinstance(value, dict)]
+    found = []
+    for rope in by_layer_type or [parameters]:
+        if rope.get("rope_type") in ("dynamic", "longrope"):
+            trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+            found.append((rope["rope_type"], trained))
+    return found
 
 
 def _tokens_by_id(tokenizer: PreTrainedTokenizerBase, size: int) -> dict[int, str]:

@@ -6,6 +6,7 @@ answers with a `Completion` whose `finish_reason` is "error".
     Request(row_id="p0", prompt_token_ids=(1, 17, 4), alpha=0.5)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -52,7 +53,10 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A finished row. The log-probabilities are sums in nats under the unmodified models, stop token included."""
+    """A finished row. The log-probabilities are sums in nats under the unmodified models, stop token included.
+
+    `token_ids` come without the stop token that ended the row: that is `stop_token_id`, None where none did.
+    """
 
     row_id: str
     token_ids: tuple[int, ...]
@@ -61,6 +65,7 @@ class Completion:
     logprob_post: float
     logprob_pre: float | None
     error: str | None = None
+    stop_token_id: int | None = None
 
 
 def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_context: int, pair: bool) -> str | None:
@@ -109,7 +114,13 @@ def finished_completion(
     logprob_post: float,
     logprob_pre: float | None,
 ) -> Completion:
-    """The answer to a decoded request; `tokens` are all generated ones, a closing stop token among them."""
+    """The answer to a decoded request; `tokens` are all generated ones, a closing stop token among them.
+
+    A log-probability that is infinite or no number makes it an error: no reward can be computed of it.
+    """
+    for name, value in (("pi_r", logprob_post), ("pi_ref", 0.0 if logprob_pre is None else logprob_pre)):
+        if not math.isfinite(value):
+            return error_completion(request, f"the log-probability of the response under {name} is {value}")
     stop_token = bool(tokens) and tokens[-1] in stop_token_ids
     return Completion(
         row_id=request.row_id,
@@ -118,6 +129,7 @@ def finished_completion(
         num_tokens=len(tokens),
         logprob_post=logprob_post,
         logprob_pre=logprob_pre,
+        stop_token_id=tokens[-1] if stop_token else None,
     )
 
 

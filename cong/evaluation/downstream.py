@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cong.chat import template_arguments
 from cong.errors import UserError
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
@@ -161,7 +162,11 @@ def evaluate(
     simple_evaluate: Any = lm_eval.simple_evaluate  # A decorator of theirs hides its parameters.
     found = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(directory), "dtype": resources.dtype},
+        model_args={
+            "pretrained": str(directory),
+            "dtype": resources.dtype,
+            "chat_template_args": template_arguments(),
+        },
         device=resources.device,
         batch_size=BATCH,
         limit=limit,

@@ -7,6 +7,7 @@
 All write `pairs.parquet` (prompt_id, prompt, chosen, rejected, and the rewards where they are known).
 """
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -124,7 +125,9 @@ class PairAgreement(Stage):
         return self.chosen.label()
 
 
-def _extremes(rows: list[Row]) -> Row:
+def _extremes(candidates: list[Row]) -> Row:
+    # Comparisons with NaN are all false: it would be the best and the worst of a prompt.
+    rows = [row for row in candidates if math.isfinite(row["reward"])]
     best = max(rows, key=lambda row: (row["reward"], -row["sample"]))
     worst = min(rows, key=lambda row: (row["reward"], row["sample"]))
     return {**_pair(best, worst), "chosen_reward": best["reward"], "rejected_reward": worst["reward"]}
