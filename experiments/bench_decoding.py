@@ -171,11 +171,19 @@ def build_jobs(post: Any, pre: Any, requests: Sequence[Request], arguments: Any)
         "slots, pair": (2, lambda: generated(slot_engine(post, pre, requests, slots=slots))),
     }
     if arguments.device != "cpu":
+        jobs["slots, one model, graphs"] = (
+            1,
+            lambda: generated(slot_engine(post, None, requests, slots=slots, graphs=True)),
+        )
         jobs["slots, pair, graphs"] = (
             2,
             lambda: generated(slot_engine(post, pre, requests, slots=slots, graphs=True)),
         )
-    return jobs
+    return {
+        name: job
+        for name, job in jobs.items()
+        if name.replace(", ", "-").replace(" ", "-").startswith(tuple(arguments.engines))
+    }
 
 
 def summarise(name: str, models: int, runs: Sequence[Run], *, roofline: float | None, device: str) -> dict[str, Any]:
@@ -216,12 +224,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default=None, help="float32 on a CPU and bfloat16 elsewhere unless given")
+    parser.add_argument("--engines", nargs="+", default=[""], help="only those that begin so: slots-pair")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--loop-prompts", type=int, default=32, help="the published loop decodes only the first few")
     parser.add_argument("--longest-prompt", type=int, default=64)
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--agreement", action=argparse.BooleanOptionalAction, default=True, help="with float32 texts")
     parser.add_argument("--output", type=Path, default=Path("bench_decoding.png"))
     return parser.parse_args()
 
@@ -255,15 +265,17 @@ def main() -> None:
         tokens = sum(request.max_new_tokens or 0 for request in load)
         rows.append(summarise(name, models, runs[name], roofline=tokens / least, device=device))
     unit = "tokens per CPU-second" if device == "cpu" else "tokens per second"
-    print(f"{'engine':<22}{unit:>22}{'lowest':>9}{'highest':>9}{'x loop':>8}{'peak GB':>9}{'of roofline':>13}")
+    print(f"{'engine':<22}{unit:>22}{'lowest':>9}{'highest':>9}{'x first':>8}{'peak GB':>9}{'of roofline':>13}")
     for row in rows:
         print(
             f"{row['engine']:<22}{row['rate']:>22,.0f}{row['lowest']:>9,.0f}{row['highest']:>9,.0f}"
             f"{row['rate'] / rows[0]['rate']:>8.1f}{row['peak_gb']:>9.2f}{row['roofline_share']:>12.1%}"
         )
-    cost = _rate(rows, "slots, one model") / _rate(rows, "slots, pair")
-    print(f"the pair costs {cost:.2f} times the single model on the slot engine")
-    if dtype != torch.float32:
+    for graphs in ("", ", graphs"):
+        if {"slots, one model" + graphs, "slots, pair" + graphs} <= jobs.keys():
+            cost = _rate(rows, "slots, one model" + graphs) / _rate(rows, "slots, pair" + graphs)
+            print(f"the pair costs {cost:.2f} times the single model on the slot engine{graphs}")
+    if dtype != torch.float32 and arguments.agreement:
         same, before = agreement(post, pre, requests, slots=arguments.slots)
         print(f"against float32: {same:.1%} of responses equal, {before:.1%} of tokens before the first difference")
     title = f"{arguments.size}, {arguments.prompts} prompts, {arguments.slots} slots, {device}"

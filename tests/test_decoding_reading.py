@@ -18,7 +18,7 @@ SHAPE = Architecture(
 
 
 def by_rows(
-    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa, seqused_k
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, seqused_k
 ):  # fmt: skip
     """What PyTorch says that its `varlen_attn` computes, a row at a time."""
     outputs = []
@@ -28,7 +28,7 @@ def by_rows(
         first = int(cu_seq_k[row]) + (max(0, length - 1 - window_size[0]) if window_size[0] >= 0 else 0)
         seen = slice(first, int(cu_seq_k[row]) + length)
         parts = [states.transpose(0, 1).unsqueeze(0) for states in (query[own], key[seen], value[seen])]
-        output = torch.nn.functional.scaled_dot_product_attention(*parts, scale=scale, enable_gqa=enable_gqa)
+        output = torch.nn.functional.scaled_dot_product_attention(*parts, scale=scale, enable_gqa=True)
         outputs.append(output.squeeze(0).transpose(0, 1))
     return torch.cat(outputs)
 

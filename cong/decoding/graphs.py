@@ -4,11 +4,12 @@ A graph is fixed in shape, so rows and columns are rounded up to buckets; the ro
 masked. The first step of a bucket runs as it is (which warms up the libraries), the second one is captured, and
 from then on it is replayed. A cache that grows moves its tensors: the graphs are dropped then.
 
-    advance = GraphedSteps(step, slots=256, capture=capture_cuda_graph)
+    advance = GraphedSteps(step, slots=256, capture=CudaCapture())
     advance(rows=200, used=310, capacity=1024)   # the graph for 256 rows and 512 columns
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -50,9 +51,19 @@ def rows_bucket(rows: int, *, slots: int) -> int:
     return min(1 << (rows - 1).bit_length(), slots)
 
 
-def capture_cuda_graph(step: Replay) -> Replay:
-    """Record what a step launches, without running it; return what runs it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+class CudaCapture:
+    """Records what a step launches, without running it; returns what runs it.
+
+    All graphs share one pool of memory: between two replays none of them holds anything that is still needed.
+    """
+
+    def __init__(self) -> None:
+        # An object, not a bare handle: a cache that grows drops all graphs, and a pool that none of them uses is gone.
+        self._pool = torch.cuda.MemPool()
+
+    def __call__(self, step: Replay) -> Replay:
+        graph = torch.cuda.CUDAGraph()
+        pool: Any = self._pool.id
+        with torch.cuda.graph(graph, pool=pool):
+            step()
+        return graph.replay

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cong.decoding.backbone import Backbone, reads_own_columns
 from cong.decoding.bands import Band, band_width, bands, moves
 from cong.decoding.cache import SlotCache
-from cong.decoding.graphs import GraphedSteps, capture_cuda_graph
+from cong.decoding.graphs import CudaCapture, GraphedSteps
 from cong.decoding.models import check_decodable, common_max_context, common_vocab_size, stop_token_ids
 from cong.decoding.prefixes import Prefixes
 from cong.decoding.rows import Queue, Row, SlotStats
@@ -151,7 +151,7 @@ class SlotEngine:
         )
         self._graphs = None
         if self.cuda_graphs:
-            self._graphs = GraphedSteps(self._step, slots=slots, capture=capture_cuda_graph)
+            self._graphs = GraphedSteps(self._step, slots=slots, capture=CudaCapture())
 
     def _new_cache(self, model: PreTrainedModel) -> SlotCache:
         layers = model.config.get_text_config().num_hidden_layers

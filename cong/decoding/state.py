@@ -75,7 +75,8 @@ class SlotState:
         if pre_logprob_B is not None:
             self.pre_logprob_ST[rows_B, column_B] = pre_logprob_B
         if self.seen_SV is not None:
-            self.seen_SV[rows_B, token_B] = True
+            # Not by an index: a value that comes from the host cannot be captured in a graph.
+            self.seen_SV[:rows].scatter_(1, token_B.unsqueeze(1), True)
         active_B = self.active_S[:rows]
         self.token_S[:rows] = token_B
         self.length_S[:rows] += active_B

