@@ -32,9 +32,9 @@ from cong.decoding.choose import choose_tokens, row_uniforms
 from cong.decoding.logprobs import left_pad, teacher_forced_logprobs
 from cong.decoding.models import (
     check_cached,
-    common_max_context,
+    common_positions,
+    common_rope_end,
     common_vocab_size,
-    follows_longest_row,
     stop_token_ids,
 )
 from cong.decoding.score import contrastive_scores, log_probs
@@ -106,7 +106,7 @@ class ContrastivePair(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
     def _views(self, cache: Cache) -> tuple[Cache, Cache]:
-        if isinstance(cache, DynamicCache) and not any(layer.is_initialized for layer in cache.layers):
+        if isinstance(cache, DynamicCache) and cache.get_seq_length() == 0:
             # `generate` builds one kind of layer for all; each model has windows of its own, or none.
             models = (self.post, self.pre)
             cache.layers[:] = [layer for model in models for layer in DynamicCache(config=model.config).layers]
@@ -134,9 +134,10 @@ class GenerateEngine:
             check_cached(model)
         configs = [model.config for model in self.models]
         self.vocab_size = common_vocab_size(*configs)
-        self.max_context = max_context or common_max_context(*configs)
-        # `generate` counts padding as positions when it looks at such a rope: rows stand alone.
-        self.batch_size = 1 if any(follows_longest_row(config) for config in configs) else batch_size
+        self.max_context = max_context or common_positions(*configs)
+        # A rope that follows the longest row, padding included, leaves rows as they are when each stands alone.
+        self._rope_end = common_rope_end(*configs)
+        self.batch_size = batch_size if self._rope_end is None else 1
         self.decoding = decoding
         self.stop_token_ids = stop_token_ids(post, tokenizer)
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
@@ -189,6 +190,7 @@ class GenerateEngine:
                 stopped_by_string=stopped[index],
                 logprob_post=logprobs[0][index],
                 logprob_pre=logprobs[1][index] if self._pair is not None else None,
+                decoding=self.decoding,
             )
 
     @torch.inference_mode()
@@ -207,7 +209,7 @@ class GenerateEngine:
             output_BL = model.generate(
                 input_ids=tokens_BL,
                 attention_mask=mask_BL,
-                generation_config=self._generation_config(max(limits)),
+                generation_config=self._generation_config(max(limits), width=width),
                 logits_processor=LogitsProcessorList(self._choice(requests, width)),
                 stopping_criteria=StoppingCriteriaList([ends]),
             )
@@ -215,8 +217,10 @@ class GenerateEngine:
         cut = [self._cut(row) for row in rows]
         return [row for row, _ in cut], [stopped for _, stopped in cut]
 
-    def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
+    def _generation_config(self, max_new_tokens: int, *, width: int) -> GenerationConfig:
         return GenerationConfig(
+            # Behind the rope's end all keys change with every token, and none can be kept.
+            use_cache=self._rope_end is None or width + max_new_tokens <= self._rope_end,
             max_new_tokens=max_new_tokens,
             do_sample=False,  # a seeded choice is made by `_SeededChoice`
             num_beams=1,
@@ -282,9 +286,10 @@ def _neutral_generation_config(model: Any) -> Iterator[None]:
 def _pair_config(post: Any, pre: Any) -> PreTrainedConfig:
     """What `generate` must know of the two: it is no family's own, for that of one would not hold for the other."""
     configs = [config.get_text_config() for config in (post, pre)]
-    return PreTrainedConfig(
-        num_hidden_layers=sum(config.num_hidden_layers for config in configs),
-        num_attention_heads=configs[0].num_attention_heads,
-        hidden_size=configs[0].hidden_size,
-        vocab_size=common_vocab_size(post, pre),
-    )
+    numbers: dict[str, Any] = {
+        "num_hidden_layers": sum(config.num_hidden_layers for config in configs),
+        "num_attention_heads": configs[0].num_attention_heads,
+        "hidden_size": configs[0].hidden_size,
+        "vocab_size": common_vocab_size(post, pre),
+    }
+    return PreTrainedConfig(**numbers)

@@ -63,21 +63,26 @@ def common_vocab_size(*configs: PreTrainedConfig) -> int:
     return min(config.get_text_config().vocab_size for config in configs)
 
 
+def common_positions(*configs: PreTrainedConfig) -> int:
+    """Number of positions that every model was built for."""
+    return min(_positions(config) for config in configs)
+
+
 def common_max_context(*configs: PreTrainedConfig) -> int:
-    """Number of positions in which every model gives a row the same, whatever the rows beside it."""
-    return min(usable_context(config) for config in configs)
+    """Number of positions in which every model gives a row the same, whatever the rows beside it.
 
-
-def usable_context(config: PreTrainedConfig) -> int:
-    """Positions that a model was built for; fewer where its rope follows the longest row of a batch beyond some.
-
-    That is so with "dynamic" and "longrope": Phi-3.5 has 131,072 positions, and its first 4,096 are usable.
+    Fewer than its positions where a rope follows the longest row of a batch beyond some length ("dynamic", "longrope"):
+    Phi-3.5 has 131,072 positions, and in its first 4,096 rows are independent.
     """
-    text = config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None)
+    ends = [end for end in (common_rope_end(*configs),) if end is not None]
+    return min([common_positions(*configs), *ends])
+
+
+def _positions(config: PreTrainedConfig) -> int:
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(positions, int):
         raise ValueError(f"{type(config).__name__} states no number of positions (max_position_embeddings)")
-    return min([positions, *(trained for _, trained in _following_ropes(text))])
+    return positions
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
@@ -124,9 +129,10 @@ def _biased_by_distance(config: Any) -> bool:
     return local or bool(getattr(config, "alibi", False)) or getattr(config, "position_embedding_type", "") == "alibi"
 
 
-def follows_longest_row(config: PreTrainedConfig) -> bool:
-    """Whether a model has a rope whose frequencies change beyond some length."""
-    return bool(_following_ropes(config.get_text_config()))
+def common_rope_end(*configs: PreTrainedConfig) -> int | None:
+    """Number of positions behind which the rope of one of the models follows the longest row; None when none does."""
+    ends = (trained for config in configs for _, trained in _following_ropes(config.get_text_config()))
+    return min(ends, default=None)
 
 
 def _check_rope(config: Any, *, name: str, max_context: int) -> None:

@@ -84,7 +84,7 @@ class LogprobScorer:
     def __init__(self, directories: tuple[Path, ...], resources: Resources) -> None:
         import torch
 
-        from cong.decoding.models import common_max_context, common_vocab_size, stop_token_ids
+        from cong.decoding.models import common_positions, common_rope_end, common_vocab_size, stop_token_ids
 
         if resources.device == "cpu":
             torch.set_num_threads(resources.threads)
@@ -93,7 +93,9 @@ class LogprobScorer:
         check_vocabularies(post, pre, tokenizers=tokenizers)
         self.tokenizer, self.models = tokenizers[0], load_models(post, pre, resources)
         configs = [model.config for model in self.models]
-        self.positions, self.vocabulary = common_max_context(*configs), common_vocab_size(*configs)
+        self.positions, self.vocabulary = common_positions(*configs), common_vocab_size(*configs)
+        # A rope that follows the longest row of a batch would make a score depend on the rows beside it.
+        self.batch_size = BATCH if common_rope_end(*configs) is None else 1
         stop_ids = stop_token_ids(self.models[0], self.tokenizer)
         self._responses = ResponseTokens(self.tokenizer, stop_ids=stop_ids)
 
@@ -125,7 +127,7 @@ class LogprobScorer:
 
         prompts, completions = [tokens[0] for _, tokens in batch], [tokens[1] for _, tokens in batch]
         logprobs = [
-            teacher_forced_logprobs(model, prompts=prompts, completions=completions, batch_size=BATCH)
+            teacher_forced_logprobs(model, prompts=prompts, completions=completions, batch_size=self.batch_size)
             for model in self.models
         ]
         yield from (scored(row, post - sum(pre)) for (row, _), post, *pre in zip(batch, *logprobs, strict=True))
