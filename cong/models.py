@@ -36,7 +36,9 @@ class LocalModel:
     def identity(self) -> Any:
         """Return a digest of names, sizes, and the first and last MiB of every file, and the date of its chats."""
         path = self.checked_path()
-        return {"checkpoint": _directory_digest(path), **_chat_identity(asks_for_date(path))}
+        # Adapters: 1 rounded the frequencies of positions to the dtype of the weights, and could change the base.
+        loading = {"loading": 2} if self.is_adapter else {}
+        return {"checkpoint": _directory_digest(path), **loading, **_chat_identity(asks_for_date(path))}
 
     def checked_path(self) -> Path:
         """Return the directory; raise `UserError` when there is no checkpoint in it."""
