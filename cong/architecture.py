@@ -87,7 +87,7 @@ def from_config(config: Mapping[str, Any]) -> Architecture | None:
         layers=layers,
         width=width,
         heads=heads,
-        kv_heads=_kv_heads(text) or numbers["num_key_value_heads"] or heads,
+        kv_heads=_kv_heads(text, heads=heads) or numbers["num_key_value_heads"] or heads,
         head_width=text.get("head_dim") or width // heads,
         # GPT-2 and its kin leave it out where it is four times the width.
         inner=numbers["intermediate_size"] or 4 * width,
@@ -103,9 +103,11 @@ def _number(text: Mapping[str, Any], name: str) -> int | None:
     return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
 
 
-def _kv_heads(text: Mapping[str, Any]) -> int | None:
-    """One head for all queries where a flag says so and no number: Falcon's first versions and StarCoder."""
-    return 1 if text.get("multi_query") and not text.get("new_decoder_architecture") else None
+def _kv_heads(text: Mapping[str, Any], *, heads: int) -> int | None:
+    """Heads that are cached where a flag decides it: one for all queries in Falcon's first versions and StarCoder."""
+    if text.get("new_decoder_architecture"):
+        return heads  # transformers repeats Falcon's for the queries that share them before it caches them.
+    return 1 if text.get("multi_query") else None
 
 
 def _tied(text: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from cong.decoding.weights import first_line, load_checked
+from cong.decoding.weights import about_files, first_line, load_checked
 from cong.errors import UserError
 
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
@@ -36,7 +36,9 @@ def read_config(path: str | Path) -> PreTrainedConfig:
     """The configuration of a checkpoint; `UserError` when it is of no kind that is known here."""
     try:
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        if not about_files(error):
+            raise
         raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
 
 

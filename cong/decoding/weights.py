@@ -35,7 +35,7 @@ def load_checked(architecture: Any, path: str | Path, **options: Any) -> Any:
                 path, **options, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except Exception as error:
-        if not _about_files(error):
+        if not about_files(error):
             raise
         raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
     fault = loading_fault(report, classifier=not hasattr(model, "lm_head") and not model.can_generate())
@@ -73,12 +73,13 @@ def first_line(error: Any) -> str:
     return " ".join(lines[:2]) if lines and lines[0].endswith(":") else next(iter(lines), type(error).__name__)
 
 
-def _about_files(error: Exception) -> bool:
+def about_files(error: Exception) -> bool:
     """Tell errors that a checkpoint causes from those of the machine: no memory is no fault of the files."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
 
-    known = (SafetensorError, OSError, ValueError, KeyError, RuntimeError, ImportError)
+    known = (SafetensorError, StrictDataclassError, OSError, ValueError, KeyError, RuntimeError, ImportError)
     return isinstance(error, known) and not isinstance(error, OutOfMemoryError | UserError)
 
 
