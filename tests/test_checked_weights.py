@@ -7,14 +7,17 @@ import pytest
 import torch
 from reference_decoding import tiny_model
 from safetensors.torch import load_file, save_file
+from spoken import INLINE
 from test_training_tiny import make_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from cong.decoding import load_checked, load_model, load_pair
 from cong.errors import UserError
+from cong.generation.rows import Actor
 from cong.models import LocalModel
 from cong.weightfiles import check_weight_files, tensor_names
 
+FLOAT = {"dtype": "float32", "device": "cpu"}
 WEIGHTS = "model.safetensors"
 
 
@@ -143,3 +146,27 @@ def test_a_kind_of_model_that_is_not_known_here_is_one_line(saved, tmp_path):
     with pytest.raises(UserError, match="another9") as refusal:
         load_model(tmp_path / "new", dtype="float32", device="cpu")
     assert "\n" not in str(refusal.value)
+
+
+def test_an_actor_that_cannot_load_its_model_says_why_in_one_line(saved, tmp_path):
+    import pyarrow as pa
+
+    def worker():
+        load_model(changed(saved / "apart", tmp_path / "bad", lambda w: without(w, "lm_head")), **FLOAT)
+
+    actor = Actor(worker, tmp_path)  # pyright: ignore[reportArgumentType]
+    answer = actor(pa.Table.from_pylist([{"row_id": "a"}]))
+    assert answer["rows"].tolist() == [0]
+    assert answer["refusal"][0].endswith("Qwen2ForCausalLM: it misses lm_head.weight")
+    with pytest.raises(UserError, match="it misses"):
+        actor.compute([{"row_id": "a"}])
+
+
+def test_lm_eval_is_given_a_model_whose_weights_are_all_stored(tmp_path):
+    from cong.evaluation.downstream import _loaded
+
+    make_model(tmp_path / "whole")
+    assert set(_loaded(tmp_path / "whole", INLINE)) == {"pretrained", "tokenizer"}
+    bad = changed(tmp_path / "whole", tmp_path / "bad", lambda w: without(w, "layers.1.self_attn.k_proj"))
+    with pytest.raises(UserError, match="k_proj"):
+        _loaded(bad, INLINE)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cong.chat import template_arguments
+from cong.chat import load_tokenizer, template_arguments
 from cong.errors import UserError
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
@@ -162,11 +162,7 @@ def evaluate(
     simple_evaluate: Any = lm_eval.simple_evaluate  # A decorator of theirs hides its parameters.
     found = simple_evaluate(
         model="hf",
-        model_args={
-            "pretrained": str(directory),
-            "dtype": resources.dtype,
-            "chat_template_args": template_arguments(),
-        },
+        model_args=_loaded(directory, resources) | {"chat_template_args": template_arguments()},
         device=resources.device,
         batch_size=BATCH,
         limit=limit,
@@ -182,6 +178,16 @@ def evaluate(
         "questions_sha256": hashlib.sha256("".join(asked).encode()).hexdigest(),
     }
     return {"results": found["results"], "about": about}
+
+
+def _loaded(directory: Path, resources: Resources) -> dict[str, Any]:
+    """Load model and tokenizer as everywhere: lm_eval would go on with random numbers for weights that are missing."""
+    from transformers import AutoModelForCausalLM
+
+    from cong.decoding.weights import load_checked
+
+    model = load_checked(AutoModelForCausalLM, directory, dtype=resources.dtype)
+    return {"pretrained": model.to(resources.device).eval(), "tokenizer": load_tokenizer(directory)}
 
 
 def _figure(results: dict[str, dict[str, Any]], task: Task, *, error: bool) -> float:
