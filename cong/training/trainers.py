@@ -64,8 +64,8 @@ def _refuse_experts(trainer: Any) -> None:
 class PairTrainer(CachedReferenceTrainer):
     """A loss of pairs without a reference policy: `loss(chosen, rejected)` of mean log-probabilities per token.
 
-    With `likelihood` the chosen conversation's negative log-likelihood is added, averaged over the tokens, prompts
-    among them, of the whole optimizer step: neither the micro-batch nor the number of workers changes it.
+    With `likelihood` the chosen response's negative log-likelihood is added, averaged over the response tokens of the
+    whole optimizer step: neither the micro-batch nor the number of workers changes it.
     """
 
     loss_is_scaled_for_ga = False
@@ -80,8 +80,8 @@ class PairTrainer(CachedReferenceTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         responses = inputs["completion_mask"].bool()
-        logps = _logps(model, inputs, scored=self._scored(inputs))
-        means = (logps * responses[:, 1:]).sum(dim=1) / responses[:, 1:].sum(dim=1)
+        logps = _logps(model, inputs, scored=responses)
+        means = logps.sum(dim=1) / responses[:, 1:].sum(dim=1)
         chosen, rejected = means.chunk(2)
         loss = self._pair_loss(chosen=chosen, rejected=rejected).mean()
         margins = chosen - rejected
@@ -95,17 +95,10 @@ class PairTrainer(CachedReferenceTrainer):
             loss = loss + nll
         return loss
 
-    def _scored(self, inputs: Any) -> torch.Tensor:
-        scored = inputs["completion_mask"].bool()
-        if self._likelihood:
-            pairs = len(scored) // 2
-            scored = torch.cat([inputs["attention_mask"][:pairs].bool(), scored[pairs:]])
-        return scored
-
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         if not self._likelihood:
             return None
-        masks = [batch["attention_mask"] for batch in batch_samples]
+        masks = [batch["completion_mask"] for batch in batch_samples]
         count = torch.stack([mask[: len(mask) // 2, 1:].sum() for mask in masks]).sum().to(device)
         return self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue]
 
