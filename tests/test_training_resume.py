@@ -1,5 +1,6 @@
 """A training that is killed goes on from its last complete checkpoint and ends where the undisturbed one ends."""
 
+import json
 import os
 import pickle
 import signal
@@ -66,6 +67,30 @@ def test_after_kill_9_the_rerun_gives_the_same_losses_and_the_same_model(tmp_pat
     mine, other = weights(killed), weights(undisturbed)
     assert all(torch.equal(mine[name], other[name]) for name in other)
     assert not (killed / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("make", "micro_batch"), [(sft, 4), (dpo, 1), (dpo, 8)])
+def test_a_training_goes_on_with_another_micro_batch_on_the_same_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, micro_batch: int
+) -> None:
+    from cong.training import loop
+
+    stage = make(tmp_path, epochs=2)
+    undisturbed = run(stage, tmp_path / "undisturbed", micro_batch=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_model", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(stage, tmp_path / "ended", micro_batch=2, checkpoint_seconds=0.0)
+    out = run(stage, tmp_path / "ended", micro_batch=micro_batch)
+    assert summary(out)["resumed_at_step"] == 9
+    for name in ("num_tokens", "learning_rate"):
+        assert curve(out, name) == curve(undisturbed, name)
+    assert losses(out) == pytest.approx(losses(undisturbed), abs=1e-5)
+
+
+def curve(out: Path, name: str) -> list[float]:
+    """Return one of the live curves."""
+    return [json.loads(line)[name] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_an_incomplete_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
