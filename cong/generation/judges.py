@@ -8,7 +8,7 @@ AnswerMatch()                                 1 when the final answer is that of
 UnitTests()                          1 when the code passes the row's reference, which is tests
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cong.evaluation.sandbox import Limits
 from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe
@@ -60,6 +60,9 @@ class Likelihood:
 class AnswerMatch:
     """1 when the final answer equals the reference of the prompt, else 0 (`cong.evaluation.answers`)."""
 
+    extraction: int = field(init=False, default=2)
+    """Raised when other answers are found in the same responses."""
+
     def __str__(self) -> str:
         return "answer"
 
@@ -70,6 +73,8 @@ class UnitTests:
 
     cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
+    extraction: int = field(init=False, default=2)
+    """Raised when other programs are found in the same responses (`cong.evaluation.programs`)."""
 
     def __str__(self) -> str:
         return "tests"

@@ -1,12 +1,12 @@
 """The workers that score: each holds what its judge needs and yields rows with their reward."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cong.data import REFERENCE, Row, chat_prompt_ids
 from cong.evaluation.answers import final_answer, same_answer
+from cong.evaluation.programs import program_of
 from cong.evaluation.sandbox import Limits, run_many
 from cong.graph.resources import Resources
 from cong.synthetic.world import World
@@ -14,7 +14,6 @@ from cong.synthetic.world import World
 KEPT = ("row_id", "prompt_id", "prompt", "sample", "response", "num_tokens", "finish_reason", "error")
 BATCH = 32
 CHUNK = 8 * BATCH  # Rows of similar length within a chunk share a batch.
-_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def exact_row(world: World, row: Row) -> Row:
@@ -32,12 +31,6 @@ def answer_row(row: Row) -> Row:
     if row["error"] is not None:
         return scored(row, None)
     return scored(row, float(same_answer(final_answer(row["response"]), _reference(row))))
-
-
-def program_of(response: str) -> str:
-    """Return the code of a response: its fenced blocks, or all of it when there is none."""
-    blocks = _FENCED.findall(response)
-    return "\n".join(blocks) if blocks else response
 
 
 def scored(row: Row, reward: float | None) -> Row:
