@@ -6,6 +6,7 @@ import pytest
 
 from cong.evaluation.programs import is_python, program_of
 from cong.generation import AnswerMatch, UnitTests
+from cong.graph.fingerprint import canonical, fields_of
 
 F, CODE = "`" * 3, "def f(x):\n    return 2 * x\n"
 
@@ -59,4 +60,7 @@ def test_what_cannot_be_parsed_is_no_python(code: str) -> None:
 
 
 def test_scores_made_with_the_earlier_extraction_are_not_taken_for_these() -> None:
-    assert AnswerMatch().extraction == UnitTests().extraction == 2
+    for judge in (AnswerMatch(), UnitTests()):
+        without = {name: value for name, value in canonical(judge).items() if name != "version"}
+        assert without == {"class": type(judge).__name__, **fields_of(judge)}
+        assert canonical(judge)["version"] == 2

@@ -8,11 +8,16 @@ AnswerMatch()                                 1 when the final answer is that of
 UnitTests()                          1 when the code passes the row's reference, which is tests
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from cong.evaluation.sandbox import Limits
+from cong.graph.fingerprint import fields_of
 from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe
 from cong.synthetic.world import World
+
+EXTRACTED = 2
+"""Version of the answers and programs that are found in responses. 1: whole `####` lines, fences matched as a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +65,9 @@ class Likelihood:
 class AnswerMatch:
     """1 when the final answer equals the reference of the prompt, else 0 (`cong.evaluation.answers`)."""
 
-    extraction: int = field(init=False, default=2)
-    """Raised when other answers are found in the same responses."""
+    def identity(self) -> Any:
+        """Return the version of what is found in a response."""
+        return {"class": "AnswerMatch", "version": EXTRACTED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "answer"
@@ -73,8 +79,10 @@ class UnitTests:
 
     cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
-    extraction: int = field(init=False, default=2)
-    """Raised when other programs are found in the same responses (`cong.evaluation.programs`)."""
+
+    def identity(self) -> Any:
+        """Return the limits, and the version of what is found in a response (`cong.evaluation.programs`)."""
+        return {"class": "UnitTests", "version": EXTRACTED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "tests"
