@@ -105,7 +105,7 @@ class Compare(Stage):
 
     def _judge(self, ctx: Context, pairs: dict[str, Pair]) -> dict[str, Judged]:
         if isinstance(self.judge, LocalJudge):
-            return {name: Judged(verdict=self.judge.verdict(pair)) for name, pair in pairs.items()}
+            return {name: _judged_here(self.judge, pair) for name, pair in pairs.items()}
         settings = ctx.resources.judging
         client = JudgeClient(settings=settings, directory=judgments_dir(ctx))
         progress = partial(_progress, ctx, len(pairs))
@@ -148,6 +148,13 @@ def _joined(row: Row, baseline: Row | None) -> Row:
         "finished": (row["finish_reason"] == "stop", bool(baseline) and baseline["finish_reason"] == "stop"),
         "error": error,
     }
+
+
+def _judged_here(judge: LocalJudge, pair: Pair) -> Judged:
+    try:
+        return Judged(verdict=judge.verdict(pair))
+    except (ValueError, ArithmeticError) as error:
+        return Judged(verdict=None, error=f"the judge cannot compare this pair: {error}")
 
 
 def _pair(row: Row) -> Pair:

@@ -10,6 +10,7 @@ https://github.com/EleutherAI/lm-evaluation-harness
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ class Downstream(Stage):
         )
         (ctx.out / RESULTS).write_text(json.dumps(found["results"], indent=1, default=str))
         figures = {task.name: _figure(found["results"], task, error=False) for task in self.tasks}
+        for name, figure in figures.items():
+            if not math.isfinite(figure):
+                raise FloatingPointError(f"lm_eval gives {figure} for {name}: there is no average with it")
         errors = {f"{task.name}_se": _figure(found["results"], task, error=True) for task in self.tasks}
         ctx.summary(**figures, **errors, average=sum(figures.values()) / len(figures))
         ctx.summary(**found["about"])

@@ -18,6 +18,8 @@ from cong.synthetic.world import World
 
 SCORED = 2
 """Version of the tokens that are scored of a row. 1: the text tokenized again, closed with the tokenizer's own end."""
+EXTRACTED = 2
+"""Version of the answers and programs that are found in responses. 1: whole `####` lines, fences matched as a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,10 @@ class Likelihood:
 class AnswerMatch:
     """1 when the final answer equals the reference of the prompt, else 0 (`cong.evaluation.answers`)."""
 
+    def identity(self) -> Any:
+        """Return the version of what is found in a response."""
+        return {"class": "AnswerMatch", "version": EXTRACTED, **fields_of(self)}
+
     def __str__(self) -> str:
         return "answer"
 
@@ -95,6 +101,10 @@ class UnitTests:
 
     cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
+
+    def identity(self) -> Any:
+        """Return the limits, and the version of what is found in a response (`cong.evaluation.programs`)."""
+        return {"class": "UnitTests", "version": EXTRACTED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "tests"

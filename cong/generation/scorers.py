@@ -1,7 +1,6 @@
 """The workers that score: each holds what its judge needs and yields rows with their reward."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from cong.chat import encode_chat, load_tokenizer
 from cong.data import REFERENCE, Row
 from cong.errors import UserError
 from cong.evaluation.answers import final_answer, same_answer
+from cong.evaluation.programs import program_of
 from cong.evaluation.sandbox import Limits, run_many
 from cong.generation.formatting import STOP_TOKEN, TOKENS, ResponseTokens, prompt_tokens
 from cong.generation.loading import check_vocabularies, load_models, load_tokenizers
@@ -23,7 +23,6 @@ CHUNK = 8 * BATCH  # Rows of similar length within a chunk share a batch.
 Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 """Of a prompt and of its response."""
 _UNCHECKED = "the prompt has no reference to check a response against"
-_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def exact_row(world: World, row: Row) -> Row:
@@ -43,12 +42,6 @@ def answer_row(row: Row) -> Row:
     if not row.get(REFERENCE):
         return scored(row, None, error=_UNCHECKED)
     return scored(row, float(same_answer(final_answer(row["response"]), row[REFERENCE])))
-
-
-def program_of(response: str) -> str:
-    """Return the code of a response: its fenced blocks, or all of it when there is none."""
-    blocks = _FENCED.findall(response)
-    return "\n".join(blocks) if blocks else response
 
 
 def scored(row: Row, reward: float | None, *, error: str | None = None) -> Row:

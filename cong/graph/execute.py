@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.graph import fingerprint as fp
+from cong.graph.environment import stage_environment
 from cong.graph.journal import FAILURE, replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import SCRATCH, Context, Stage
@@ -55,7 +56,8 @@ def execute(task: Assignment) -> str:
         context.progress_path.unlink(missing_ok=True)
         (directory / FAILURE).unlink(missing_ok=True)
         started = time.time()
-        stage.run(context)
+        with stage_environment(further=context.resources.let_through):
+            stage.run(context)
         context.progress_path.unlink(missing_ok=True)
         held.check()
         store.publish(stage, _record(task, context, started=started), check=held.check)

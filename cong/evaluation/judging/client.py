@@ -79,7 +79,7 @@ class JudgeClient:
         key = request_key(body)
         try:
             with self._cache.claim(key) as entry:
-                if entry is not None:
+                if entry is not None and _is_usable(entry, usable):
                     return self._answer(entry["response"], cached=True)
                 return self._send_until_answered(key, body, usable)
         except JudgeUnusable:
@@ -118,10 +118,7 @@ class JudgeClient:
 
     def _send(self, body: Body, usable: Usable) -> Answer:
         raw = self._openai.chat.completions.with_raw_response.create(**body)
-        try:
-            response = json.loads(_redacted(raw.text, self._key))
-        except ValueError:
-            raise UnusableAnswer("the answer is no JSON") from None
+        response = _parsed(_redacted(raw.text, self._key))
         if not isinstance(response, dict) or not response.get("choices"):
             raise UnusableAnswer("the answer has no choices")
         answer = self._answer(response, cached=False)
@@ -156,12 +153,40 @@ class JudgeClient:
                 raise Unanswered("judging was stopped")
 
     def _answer(self, response: Body, *, cached: bool) -> Answer:
-        usage = response.get("usage") or {}
-        given, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        given, made = (_count(response.get("usage"), name) for name in ("prompt_tokens", "completion_tokens"))
         cost = None
-        if isinstance(given, int) and isinstance(made, int):
+        if given is not None and made is not None:
             cost = self._settings.cost(input_tokens=given, output_tokens=made)
         return Answer(response=response, input_tokens=given, output_tokens=made, cost=cost, cached=cached)
+
+
+def _parsed(text: str) -> Any:
+    """Return an answer; raise `UnusableAnswer` for one that is no JSON, or holds text that no file can hold."""
+    try:
+        response = json.loads(text)
+        json.dumps(response, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UnusableAnswer("the answer holds half a character") from None
+    except (ValueError, RecursionError):
+        raise UnusableAnswer("the answer is no JSON") from None
+    return response
+
+
+def _is_usable(entry: Any, usable: Usable) -> bool:
+    """Tell whether a kept answer is one; an earlier version may have kept what is none."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("response"), dict):
+        return False
+    try:
+        usable(entry["response"])
+    except UnusableAnswer:
+        return False
+    return True
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """Return a number of tokens, None where the server does not say one."""
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
 def upper_bound(body: Body, settings: Judging) -> float:
