@@ -18,7 +18,7 @@ from cong.data import PROMPTS, RESPONSES, Row, check_prompts, write_rows
 from cong.errors import UserError
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, PairJudge
 from cong.graph.stage import Context, Stage
-from cong.models import mirror
+from cong.mirror import mirror
 from cong.prompts import LocalFile
 
 _TIMEOUT_SECONDS = 60
@@ -44,7 +44,7 @@ class RepositoryFile:
 
     def read(self) -> str:
         """Return the text; raise `UserError` when it cannot be had."""
-        directory = mirror(self.repo)
+        directory = mirror(self.repo, self.commit)
         if directory is not None:
             return LocalFile(path=str(directory / self.path)).text()
         import urllib.error

@@ -18,6 +18,7 @@ from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.grid import chosen_grid, grid_cells
 from cong.memory import check_fits
+from cong.mirror import undeclared
 from cong.runs import recorded
 from cong.scales import scale as scale_named
 from cong.sweep import Sweep
@@ -97,6 +98,8 @@ def run(job: Job) -> Path:
 
 def check_stages(job: Job) -> None:
     """Let the stages that are to run look at what lies outside of the graph; raise `UserError`."""
+    for line in undeclared(job.plan.stages):
+        print(f"note: {line}", file=sys.stderr, flush=True)
     for stage in job.plan.todo:
         stage.check()
         stage.check_execution(job.resources)
