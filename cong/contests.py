@@ -20,7 +20,7 @@ from cong.errors import UserError
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, PairJudge
 from cong.graph.stage import Context, Stage
 from cong.jsonlines import numbered_lines
-from cong.models import mirror
+from cong.mirror import mirror
 from cong.prompts import LocalFile
 
 _TIMEOUT_SECONDS = 60
@@ -46,7 +46,7 @@ class RepositoryFile:
 
     def read(self) -> str:
         """Return the text; raise `UserError` when it cannot be had."""
-        directory = mirror(self.repo)
+        directory = mirror(self.repo, self.commit)
         if directory is not None:
             return LocalFile(path=str(directory / self.path)).text()
         import urllib.error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.errors import UserError
-from cong.evaluation.judging.cache import AnswerCache, Body, request_key
+from cong.evaluation.judging.cache import AnswerCache, Body, place_of, request_key
 from cong.evaluation.judging.faults import Fault, JudgeUnusable, UnusableAnswer, fault_of
 from cong.evaluation.judging.ledger import Ledger
 from cong.graph.judging import Judging
@@ -68,6 +68,8 @@ class JudgeClient:
         # A request under way is settled within its time-out.
         self.ledger = Ledger(directory / "ledger.jsonl", budget=settings.budget, patience=2 * settings.timeout)
         self._openai = openai.OpenAI(api_key=self._key, base_url=settings.url, timeout=settings.timeout, max_retries=0)
+        # What the client settled on: the profile's address, else that of the environment, else OpenAI's own.
+        self._server = place_of(str(self._openai.base_url), deployment=settings.deployment)
         self._stopped, self._resume_at = threading.Event(), 0.0
 
     def ask(self, body: Body, *, usable: Usable) -> Answer:
@@ -76,7 +78,7 @@ class JudgeClient:
         Raises `Unanswered` when this request is given up, `JudgeUnusable` when no request can succeed and
         `BudgetReached` when it might cost more than is left.
         """
-        key = request_key(body)
+        key = request_key(body, server=self._server)
         try:
             with self._cache.claim(key) as entry:
                 if entry is not None and _is_usable(entry, usable):
@@ -101,7 +103,7 @@ class JudgeClient:
             try:
                 answer = self._send(body, usable)
                 # In this order: a kill in between leaves an answer that is kept, and a bound in its cost's place.
-                self._cache.put(key, {"request": body, "response": answer.response})
+                self._cache.put(key, {"server": self._server, "request": body, "response": answer.response})
                 self.ledger.settle(ticket, answer.cost)
                 return answer
             except Exception as error:
