@@ -55,7 +55,6 @@ class LocalModel:
             raise UserError(f"missing checkpoint: {self.path} holds no config.json")
         if not any(path.glob("*.safetensors")):
             raise UserError(f"missing checkpoint: {self.path} holds no .safetensors weights")
-        check_weight_files(path)
         return path
 
     @property
@@ -137,6 +136,7 @@ def check_model(model: Model, *, adapter: bool = False) -> None:
     """Raise `UserError` when a model that no stage makes cannot be had, or is an `adapter` where none can be used."""
     if isinstance(model, LocalModel):
         path = model.checked_path()
+        check_weight_files(path)
         if model.is_adapter:
             _check_adapter(path, allowed=adapter)
     elif isinstance(model, HubModel):

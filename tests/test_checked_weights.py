@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from cong.decoding import load_checked, load_model, load_pair
 from cong.errors import UserError
 from cong.generation.rows import Actor
-from cong.models import LocalModel
+from cong.models import LocalModel, check_model
 from cong.weightfiles import check_weight_files, tensor_names
 
 FLOAT = {"dtype": "float32", "device": "cpu"}
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_whole_is_named_before_anything_is_loaded(saved, tmp_
     shutil.copytree(saved / "apart", tmp_path / "bad")
     (tmp_path / "bad" / WEIGHTS).write_bytes(content((saved / "apart" / WEIGHTS).read_bytes()))
     with pytest.raises(UserError, match=message):
-        LocalModel(path=str(tmp_path / "bad")).checked_path()
+        check_model(LocalModel(path=str(tmp_path / "bad")))
 
 
 def test_a_missing_part_of_a_split_checkpoint_is_named(saved, tmp_path):
