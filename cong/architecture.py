@@ -64,25 +64,50 @@ class Architecture:
         return 2 * self.layers * self.kv_heads * self.head_width * itemsize
 
 
+NAMES = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads"),
+    "num_key_value_heads": ("num_kv_heads",),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size", "inner_dim", "ffn_intermediate_size"),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "n_ctx"),
+}
+"""What other families call a number: GPT-2, GPT-J and CodeGen, OPT, Falcon, MPT."""
+
+
 def from_config(config: Mapping[str, Any]) -> Architecture | None:
-    """Read the content of a `config.json`; None when it is not that of a decoder with the usual names."""
+    """Read the content of a `config.json`; None when it is not that of a decoder with these numbers."""
     text = config.get("text_config") or config
-    needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-    if any(not isinstance(text.get(name), int) for name in needed):
+    numbers = {name: _number(text, name) for name in (*NAMES, "vocab_size")}
+    layers, width, heads = (numbers[name] for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+    vocabulary = numbers["vocab_size"]
+    if layers is None or width is None or heads is None or vocabulary is None:
         return None
-    heads = text["num_attention_heads"]
     return Architecture(
-        layers=text["num_hidden_layers"],
-        width=text["hidden_size"],
+        layers=layers,
+        width=width,
         heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        head_width=text.get("head_dim") or text["hidden_size"] // heads,
-        inner=text["intermediate_size"],
-        vocabulary=text["vocab_size"],
+        kv_heads=_kv_heads(text, heads=heads) or numbers["num_key_value_heads"] or heads,
+        head_width=text.get("head_dim") or width // heads,
+        # GPT-2 and its kin leave it out where it is four times the width.
+        inner=numbers["intermediate_size"] or 4 * width,
+        vocabulary=vocabulary,
         tied=_tied(text),
-        positions=text.get("max_position_embeddings") or 2048,
+        positions=numbers["max_position_embeddings"] or 2048,
         biased=text.get("model_type") == "qwen2" or bool(text.get("attention_bias")),
     )
+
+
+def _number(text: Mapping[str, Any], name: str) -> int | None:
+    values = (text.get(other) for other in (name, *NAMES.get(name, ())))
+    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
+
+
+def _kv_heads(text: Mapping[str, Any], *, heads: int) -> int | None:
+    """Heads that are cached where a flag decides it: one for all queries in Falcon's first versions and StarCoder."""
+    if text.get("new_decoder_architecture"):
+        return heads  # transformers repeats Falcon's for the queries that share them before it caches them.
+    return 1 if text.get("multi_query") else None
 
 
 def _tied(text: Mapping[str, Any]) -> bool:

@@ -3,8 +3,9 @@
     for contest in scale.contests(seed):
         methods.compete(t, methods.cong(t, alpha=0.4, beta=0.5), contest)
 
-AlpacaEval 2 and Arena-Hard v0.1 as the paper has them come from files of their repositories at pinned commits; with
-`CONG_MIRROR=DIR` set, `DIR/OWNER/NAME/PATH` is read instead. The synthetic world has one of its own.
+AlpacaEval 2 and Arena-Hard v0.1 as the paper has them come from files of their repositories at a pinned commit of each;
+with `CONG_MIRROR=DIR` set, `DIR/OWNER/NAME/PATH` is read instead. Arena-Hard's files are read in both of their forms:
+that of v0.1's own time, which is pinned, and that since v2.0. The synthetic world has a contest of its own.
 """
 
 import json
@@ -18,7 +19,8 @@ from cong.data import PROMPTS, RESPONSES, Row, check_prompts, write_rows
 from cong.errors import UserError
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, PairJudge
 from cong.graph.stage import Context, Stage
-from cong.models import mirror
+from cong.jsonlines import numbered_lines
+from cong.mirror import mirror
 from cong.prompts import LocalFile
 
 _TIMEOUT_SECONDS = 60
@@ -44,7 +46,7 @@ class RepositoryFile:
 
     def read(self) -> str:
         """Return the text; raise `UserError` when it cannot be had."""
-        directory = mirror(self.repo)
+        directory = mirror(self.repo, self.commit)
         if directory is not None:
             return LocalFile(path=str(directory / self.path)).text()
         import urllib.error
@@ -85,10 +87,12 @@ class BaselineAnswers(Stage):
             for number, entry in enumerate(json.loads(self.answers.read())):
                 yield _row(f"{self.form}-{number:04d}", entry["instruction"], entry["output"])
             return
-        given = {entry["question_id"]: _said(entry["choices"][0]) for entry in _lines(self.answers)}
+        given = {_id(entry): _answer(entry) for entry in _lines(self.answers)}
         for question in _lines(self.questions):
-            name = question["question_id"]
-            yield _row(name, _said(question), given[name])
+            name = _id(question)
+            if name not in given:
+                raise UserError(f"{self.answers.path} has no answer to question {name} of {self.questions.path}")
+            yield _row(name, _question(question), given[name])
 
 
 def _row(name: str, prompt: str, response: str) -> Row:
@@ -96,11 +100,22 @@ def _row(name: str, prompt: str, response: str) -> Row:
 
 
 def _lines(file: RepositoryFile) -> list[dict]:
-    return [json.loads(line) for line in file.read().splitlines() if line.strip()]
+    return [json.loads(line) for _, line in numbered_lines(file.read().encode())]
 
 
-def _said(entry: dict) -> str:
-    return entry["turns"][0]["content"]
+def _id(entry: dict) -> str:
+    return entry["uid"] if "uid" in entry else entry["question_id"]
+
+
+def _question(entry: dict) -> str:
+    return entry["prompt"] if "prompt" in entry else entry["turns"][0]["content"]
+
+
+def _answer(entry: dict) -> str:
+    if "messages" in entry:
+        content = entry["messages"][-1]["content"]
+        return content["answer"] if isinstance(content, dict) else content
+    return entry["choices"][0]["turns"][0]["content"]
 
 
 ALPACA_EVAL = "tatsu-lab/alpaca_eval"
@@ -113,17 +128,12 @@ ALPACA_EVAL_ANSWERS = BaselineAnswers(
         path="results/gpt4_1106_preview/model_outputs.json",
     ),
 )
+_ARENA_HARD_COMMIT = "6c82720015d5da7b8795b809b91f63ef74abbf6a"
 ARENA_HARD_ANSWERS = BaselineAnswers(
     form="arena_hard",
-    questions=RepositoryFile(
-        repo=ARENA_HARD,
-        commit="6c82720015d5da7b8795b809b91f63ef74abbf6a",
-        path="data/arena-hard-v0.1/question.jsonl",
-    ),
+    questions=RepositoryFile(repo=ARENA_HARD, commit=_ARENA_HARD_COMMIT, path="data/arena-hard-v0.1/question.jsonl"),
     answers=RepositoryFile(
-        repo=ARENA_HARD,
-        commit="e0a8ea1df42c1df76451a6cd04b14e31ff992b87",
-        path="data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
+        repo=ARENA_HARD, commit=_ARENA_HARD_COMMIT, path="data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl"
     ),
 )
 

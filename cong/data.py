@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cong.chat import encode_chat
 from cong.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,10 +91,6 @@ def row_seed(*, seed: int, prompt_id: str, sample: int = 0) -> int:
 
 
 def chat_prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str | list[dict[str, str]]) -> tuple[int, ...]:
-    """Return the tokens of a chat, or of one user turn, up to where the assistant begins.
-
-    The template writes its special tokens itself; tokenizing its text a second time would add another BOS.
-    """
+    """Return the tokens of a chat, or of one user turn, up to where the assistant begins (`cong.chat`)."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    tokens: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    return tuple(tokens)
+    return encode_chat(tokenizer, messages, open_turn=True)

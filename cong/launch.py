@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from cong.errors import NothingLeft, UserError
 from cong.experiment import PREFIX, Cell, Experiment, Results, collect, guarded, load
 from cong.graph.demand import Capacity
-from cong.graph.plan import Plan, make_plan
+from cong.graph.plan import Plan, check_makers, make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.grid import chosen_grid, grid_cells
 from cong.memory import check_fits
+from cong.mirror import undeclared
 from cong.runs import recorded
 from cong.scales import scale as scale_named
 from cong.sweep import Sweep
@@ -97,6 +98,9 @@ def run(job: Job) -> Path:
 
 def check_stages(job: Job) -> None:
     """Let the stages that are to run look at what lies outside of the graph; raise `UserError`."""
+    check_makers(job.plan, job.store)
+    for line in undeclared(job.plan.stages):
+        print(f"note: {line}", file=sys.stderr, flush=True)
     for stage in job.plan.todo:
         stage.check()
         stage.check_execution(job.resources)
@@ -136,16 +140,25 @@ def _compute(job: Job, capacity: Capacity | None, tracker: "Tracker", terminal: 
         "observers": (tracker, terminal),
         "tracking_run": tracker.run_id,
     }
+    swept = job.grid and job.resources.ray and capacity is not None
+    run = Sweep(capacity=capacity, **common).run if swept else Runner(**common).run  # pyright: ignore[reportArgumentType]
     try:
-        if job.grid and job.resources.ray and capacity:
-            Sweep(capacity=capacity, **common).run(job.plan)
-        else:
-            Runner(**common).run(job.plan)
+        run(job.plan)
+        while (plan := remade_inputs(job)) is not None:
+            run(plan)
     except StageFailed as failed:
         if _unfinished(job) or not all(isinstance(error, NothingLeft) for _, error in failed.failures):
             raise
     finally:
         terminal.close()
+
+
+def remade_inputs(job: Job) -> Plan | None:
+    """Return what is left of a run: finished stages whose inputs had to be computed again and came out otherwise."""
+    if not job.plan.endangers:
+        return None
+    plan = make_plan(job.plan.targets, job.store)
+    return plan if plan.stale else None
 
 
 def _unfinished(job: Job) -> list[str]:
@@ -161,6 +174,7 @@ def report(job: Job) -> Any:
         )
     from cong.report.browser import browse
 
+    check_makers(job.plan, job.store)
     results = collect(job.cells, job.store)
     pages = job.experiment.pages(results)
     # Where the parts of an experiment have pages, it is there that their responses are looked at.

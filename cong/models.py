@@ -1,12 +1,12 @@
 """Model handles: a stage that makes a checkpoint, a checkpoint directory, or a pinned revision on the Hugging Face hub.
 
-Where the hub cannot be reached, `CONG_MIRROR=DIR` makes `Qwen/Qwen2.5-3B-Instruct` mean `DIR/Qwen/Qwen2.5-3B-Instruct`.
+Where the hub cannot be reached, `CONG_MIRROR=DIR` makes `Qwen/Qwen2.5-3B-Instruct` mean a copy in `DIR`: see
+`cong/mirror.py`.
 """
 
 import functools
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from cong.architecture import PUBLISHED, Architecture, read_architecture
+from cong.chat import CHAT_DATE, asks_for_date
+from cong.digests import directory_digest
 from cong.errors import UserError
+from cong.graph.fingerprint import fields_of
 from cong.graph.stage import Context, Stage
+from cong.mirror import copy_of, mirror
+from cong.weightfiles import check_weight_files
 
 MODEL = "model"
 """Subdirectory of a stage in which its checkpoint lies."""
-_SAMPLE = 1 << 20
+ASKING_FOR_DATE = ("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct")
+"""Models on the hub whose chat template asks what day it is: they are identified before anything is downloaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +35,16 @@ class LocalModel:
     path: str
 
     def identity(self) -> Any:
-        """Return a digest of names, sizes, and the first and last MiB of every file."""
-        return {"checkpoint": _directory_digest(self.checked_path())}
+        """Return a digest of the names, sizes and contents of all files, and the date of its chats."""
+        return self._identity
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        # It travels with the stage: on another node the files need not be read again.
+        path = self.checked_path()
+        # Adapters: 1 rounded the frequencies of positions to the dtype of the weights, and could change the base.
+        loading = {"loading": 2} if self.is_adapter else {}
+        return {"checkpoint": directory_digest(path), **loading, **_chat_identity(asks_for_date(path))}
 
     def checked_path(self) -> Path:
         """Return the directory; raise `UserError` when there is no checkpoint in it."""
@@ -61,6 +75,15 @@ class HubModel:
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(f"revision {self.revision!r} of {self.repo} is not a commit of 40 hexadecimal digits")
 
+    def identity(self) -> Any:
+        """Return the fields, and the date of its chats where its template is known to ask for one."""
+        return {"class": "HubModel", **fields_of(self), **_chat_identity(self.repo in ASKING_FOR_DATE)}
+
+
+def _chat_identity(dated: bool) -> dict[str, str]:
+    """What stands in the identity of a checkpoint whose chat template asks what day it is."""
+    return {"chat_date": CHAT_DATE} if dated else {}
+
 
 Model = Stage | LocalModel | HubModel
 
@@ -76,7 +99,7 @@ def model_dir(ctx: Context, model: Model) -> Path:
 
 def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
     """Return the local directory of a model or dataset: from the mirror, else from the hub or its cache."""
-    mirrored = mirror(repo)
+    mirrored = mirror(repo, revision)
     if mirrored is not None:
         return mirrored
     import huggingface_hub
@@ -84,21 +107,10 @@ def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
     return Path(huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind))
 
 
-def mirror(repo: str) -> Path | None:
-    """Return the directory that stands for a hub name, when `CONG_MIRROR` is set."""
-    root = os.environ.get("CONG_MIRROR")
-    if not root:
-        return None
-    path = Path(root) / repo
-    if not path.is_dir():
-        raise UserError(f"CONG_MIRROR is set, but {path} is not a directory")
-    return path
-
-
 @functools.cache
 def check_hub(repo: str, revision: str, *, kind: str = "model") -> None:
     """Raise `UserError` when a hub name can be had neither from the mirror, nor from the cache, nor from the hub."""
-    if mirror(repo) is not None:
+    if mirror(repo, revision) is not None:
         return
     import huggingface_hub
 
@@ -124,6 +136,7 @@ def check_model(model: Model, *, adapter: bool = False) -> None:
     """Raise `UserError` when a model that no stage makes cannot be had, or is an `adapter` where none can be used."""
     if isinstance(model, LocalModel):
         path = model.checked_path()
+        check_weight_files(path)
         if model.is_adapter:
             _check_adapter(path, allowed=adapter)
     elif isinstance(model, HubModel):
@@ -161,8 +174,8 @@ def architecture_of(model: Model) -> Architecture | None:
         return getattr(root, "architecture", None)
     if isinstance(root, LocalModel):
         return read_architecture(Path(root.path).expanduser() / "config.json")
-    mirrored = os.environ.get("CONG_MIRROR")
-    found = read_architecture(Path(mirrored) / root.repo / "config.json") if mirrored else None
+    mirrored = copy_of(root.repo, root.revision)
+    found = read_architecture(mirrored / "config.json") if mirrored else None
     return found or PUBLISHED.get(root.repo)
 
 
@@ -192,7 +205,7 @@ def _tokenizer_identity(model: Model) -> Any:
         tokenizer = getattr(model, "tokenizer", None)
         return tokenizer.fingerprint if isinstance(tokenizer, Stage) else None
     if isinstance(model, HubModel):
-        directory = mirror(model.repo)
+        directory = mirror(model.repo, model.revision)
         return _vocabulary_digest(directory) if directory else None
     return _vocabulary_digest(model.checked_path())
 
@@ -206,20 +219,3 @@ def _vocabulary_digest(directory: Path) -> str | None:
     added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
     vocabulary = {"vocabulary": content["model"].get("vocab"), "added": added}
     return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=64)
-def _directory_digest(directory: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(directory.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(_ends(path))
-    return digest.hexdigest()
-
-
-def _ends(path: Path) -> bytes:
-    with path.open("rb") as file:
-        head = file.read(_SAMPLE)
-        file.seek(max(path.stat().st_size - _SAMPLE, 0))
-        return hashlib.sha256(head + file.read(_SAMPLE)).digest()

@@ -5,7 +5,7 @@ responses are checked against one: a final answer, or tests.
 """
 
 import hashlib
-import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from cong.data import PROMPTS, Row, check_prompts, read_rows, write_rows
 from cong.errors import UserError
 from cong.graph.stage import Context, Stage
+from cong.jsonlines import lone_surrogate, numbered_lines, parse_object
 from cong.models import check_hub, hub_dir
 from cong.synthetic.domain import Domain
 from cong.synthetic.world import make_prompts
@@ -67,10 +68,22 @@ class LocalFile:
         """Return the SHA-256 of the file; raise `UserError` when it cannot be read."""
         return {"sha256": hashlib.sha256(self.read()).hexdigest()}
 
+    def rows(self, *, names: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        """Yield the objects of a JSON Lines file with their line numbers; raise `UserError` where a name is missing."""
+        for number, line in numbered_lines(self.read()):
+            try:
+                row = parse_object(line)
+            except ValueError as error:
+                raise UserError(f"{self.path}: line {number} {error}") from error
+            missing = [name for name in names if name not in row]
+            if missing:
+                raise UserError(f"{self.path}: line {number} has no {missing[0]!r}")
+            yield number, row
+
     def text(self) -> str:
         """Return the content as text; raise `UserError` when it is none."""
         try:
-            return self.read().decode()
+            return self.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path} is not UTF-8: {error}") from error
 
@@ -84,7 +97,10 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFile(Stage):
-    """Prompts of a JSON Lines file with `prompt_id` and `prompt` in each line."""
+    """Prompts of a JSON Lines file with `prompt_id` (a text or a whole number) and `prompt` in each line.
+
+    A prompt is decoded as it is written: white space at its ends stays, unless the chat template takes it away.
+    """
 
     file: LocalFile
 
@@ -98,12 +114,13 @@ class PromptFile(Stage):
 
     def _rows(self) -> list[Row]:
         rows = []
-        for number, line in enumerate(self.file.text().splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                rows.append({"prompt_id": row["prompt_id"], "prompt": row["prompt"]})
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(f"{self.file.path}: line {number} is not a prompt: {error!r}") from error
+        for number, row in self.file.rows(names=("prompt_id", "prompt")):
+            prompt_id = row["prompt_id"]
+            if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
+                prompt_id = str(prompt_id)
+            if half := lone_surrogate(row):
+                raise UserError(f"{self.file.path}: line {number} holds half of a character, {half}")
+            rows.append({"prompt_id": prompt_id, "prompt": row["prompt"]})
         check_prompts(rows, source=self.file.path)
         return rows
 

@@ -52,6 +52,72 @@ def test_other_answers_are_not(answer, reference):
     assert not same_answer(answer, reference)
 
 
+UNIT, WORD = r"12\mathrm{~cm}^2", r"\textbf{even}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("#### The total is = 40 apples.", "40"),
+        ("#### **Final Answer: -3.5 degrees**", "-3.5"),
+        ("#### \u22127", "-7"),
+        ("#### €1,250 (in total)", "1250"),
+        ("#### 3 hours and 20 minutes", "3"),
+        (r"#### \(\frac{3}{4}\)", "0.75"),
+        ("#### (2, 5)", "(2,5)"),
+        ("#### 1) Count\n3 + 4 = 7\n#### 2) Pay\nThe answer is **21**, not 20.", "21"),
+        ("#### 16 eggs are laid\n16 - 7 = 9\nSo the answer is 9.", "9"),
+        ("#### 9 eggs\n\nAsk me again, I know 100 more.", "9"),
+        ("##### Answer\n\n$\\boxed{41}$", "41"),
+        ("The final answer is $[2,5)$. I hope it is correct.", "[2,5)"),
+        ("Therefore the answer is (C).", r"\text{(C)}"),
+        (r"\boxed 7", "7"),
+        (r"\boxed{8}, cut off in \boxed{9", "8"),
+        ("she keeps 12, which is what was asked", "12"),
+        ("from 10-4 eggs remain", "4"),
+    ],
+)
+def test_a_right_answer_is_right_however_it_is_dressed(text, reference):
+    assert same_answer(final_answer(text), reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        (r"\text{north}", "NORTH"),
+        (r"\mathrm{odd}", r"\text{odd}"),
+        (UNIT, "12"),
+        (r"\text{7 litres}", "7"),
+        (r"2{,}500{,}000", "2500000"),
+        (r"1\,024", "1024"),
+        ("y=4", "4"),
+        (r"\sqrt2", r"\sqrt{2}"),
+        ("(D)", "D"),
+        (r"\$3.50", "3.5"),
+        (r"180^{\circ}", "180"),
+    ],
+)
+def test_what_a_text_says_counts_and_how_it_is_set_does_not(answer, reference):
+    assert same_answer(answer, reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        (r"\text{odd}", r"\text{even}"),
+        (WORD, r"\textbf{odd}"),
+        (r"\mathrm{J}", r"\mathrm{K}"),
+        (r"\mbox{no}", ""),
+        (r"3\text{ or }4", "3"),
+        (r"\mathbf{i}", r"\mathbf{j}"),
+        ("2x", "2"),
+        ("1,2", "12"),
+    ],
+)
+def test_other_words_are_other_answers(answer, reference):
+    assert not same_answer(answer, reference)
+
+
 @given(st.integers(-(10**9), 10**9))
 def test_every_whole_number_is_found_and_equals_itself(number):
     assert same_answer(final_answer(f"hence it is\n#### {number:,}"), str(number))

@@ -13,6 +13,7 @@ from cong.models import LocalModel
 from cong.training import ORPO
 from cong.training.finetune import Finetune
 from cong.training.orpo import odds_ratio_loss
+from cong.training.rows import preference_rows
 
 OTHER_FIELDS: dict[str, Any] = {
     "data": Given(directory="elsewhere"), "learning_rate": 1e-6, "epochs": 7, "global_batch_size": 16,
@@ -89,12 +90,19 @@ def test_a_certain_response_keeps_a_finite_loss_and_gradient() -> None:
     assert torch.isfinite(chosen.grad).all()
 
 
-def test_orpo_losses_equal_those_of_trls_own_trainer(tmp_path: Path) -> None:
+def test_orpo_losses_equal_those_of_trls_own_trainer_with_the_likelihood_of_the_response(tmp_path: Path) -> None:
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    class ResponseOnly(ORPOTrainer):
+        def concatenated_forward(self, model: Any, batch: Any) -> Any:
+            found = super().concatenated_forward(model, batch)
+            tokens = (batch["chosen_labels"][:, 1:] != -100).sum(dim=1)
+            # The first entry holds each chosen response's mean log-probability, the fifth the likelihood loss.
+            return (*found[:4], -(found[0] * tokens).sum() / tokens.sum())
 
     stage = orpo(tmp_path, rows=24)
     end_at_end_of_turn(tmp_path / "model")
-    expected = trl_losses(stage, tmp_path, rows=24, trainer=ORPOTrainer, config=ORPOConfig, beta=stage.weight)
+    expected = trl_losses(stage, tmp_path, rows=24, trainer=ResponseOnly, config=ORPOConfig, beta=stage.weight)
     assert losses(run(stage, tmp_path / "store", micro_batch=8)) == pytest.approx(expected, abs=1e-5)
 
 
@@ -103,6 +111,26 @@ def test_orpo_lowers_its_loss_and_another_micro_batch_changes_none(tmp_path: Pat
     small, large = (losses(run(stage, tmp_path / str(size), micro_batch=size)) for size in (2, 8))
     assert small == pytest.approx(large, abs=1e-5)
     assert large[-1] < 0.95 * large[0]
+
+
+def test_the_prompt_of_a_pair_has_no_likelihood_to_raise(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stage = orpo(tmp_path, rows=8, weight=0.0)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    rows = preference_rows(AutoTokenizer.from_pretrained(tmp_path / "model"), texts(rows=8), max_length=128).columns
+    logps = [_logps(model, *pair) for pair in zip(rows["prompt_ids"], rows["chosen_ids"], strict=True)]
+    mean = -sum(float(row.sum()) for row in logps) / sum(map(len, logps))
+    assert losses(run(stage, tmp_path / "store"))[0] == pytest.approx(mean, abs=1e-5)
+
+
+def _logps(model: Any, prompt: Any, response: Any) -> Any:
+    import torch
+
+    ids = torch.tensor([[*prompt.tolist(), *response.tolist()]])
+    with torch.no_grad():
+        scores = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(dim=-1)
+    return scores.gather(-1, torch.tensor(response)[:, None].long())[:, 0]
 
 
 def test_without_weight_only_the_likelihood_is_left(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ the slot engine the score and the choice of a token, not the bookkeeping, the ca
     completions = list(engine.decode(requests))
 """
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -20,17 +19,24 @@ from transformers import (
     GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from cong.decoding.choose import choose_tokens, row_uniforms
 from cong.decoding.logprobs import left_pad, teacher_forced_logprobs
-from cong.decoding.models import common_max_context, common_vocab_size, stop_token_ids
+from cong.decoding.models import (
+    check_cached,
+    common_positions,
+    common_rope_end,
+    common_vocab_size,
+    stop_token_ids,
+)
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.stopping import StopStrings
 from cong.decoding.types import (
@@ -100,6 +106,10 @@ class ContrastivePair(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
     def _views(self, cache: Cache) -> tuple[Cache, Cache]:
+        if isinstance(cache, DynamicCache) and cache.get_seq_length() == 0:
+            # `generate` builds one kind of layer for all; each model has windows of its own, or none.
+            models = (self.post, self.pre)
+            cache.layers[:] = [layer for model in models for layer in DynamicCache(config=model.config).layers]
         layers = self.post.config.get_text_config().num_hidden_layers
         return Cache(layers=cache.layers[:layers]), Cache(layers=cache.layers[layers:])
 
@@ -120,10 +130,15 @@ class GenerateEngine:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.models = [post] if pre is None else [post, pre]
+        for model in self.models:
+            check_cached(model)
         configs = [model.config for model in self.models]
         self.vocab_size = common_vocab_size(*configs)
-        self.max_context = max_context or common_max_context(*configs)
-        self.decoding, self.batch_size = decoding, batch_size
+        self.max_context = max_context or common_positions(*configs)
+        # A rope that follows the longest row, padding included, leaves rows as they are when each stands alone.
+        self._rope_end = common_rope_end(*configs)
+        self.batch_size = batch_size if self._rope_end is None else 1
+        self.decoding = decoding
         self.stop_token_ids = stop_token_ids(post, tokenizer)
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
         self._pair = None
@@ -175,6 +190,7 @@ class GenerateEngine:
                 stopped_by_string=stopped[index],
                 logprob_post=logprobs[0][index],
                 logprob_pre=logprobs[1][index] if self._pair is not None else None,
+                decoding=self.decoding,
             )
 
     @torch.inference_mode()
@@ -193,7 +209,7 @@ class GenerateEngine:
             output_BL = model.generate(
                 input_ids=tokens_BL,
                 attention_mask=mask_BL,
-                generation_config=self._generation_config(max(limits)),
+                generation_config=self._generation_config(max(limits), width=width),
                 logits_processor=LogitsProcessorList(self._choice(requests, width)),
                 stopping_criteria=StoppingCriteriaList([ends]),
             )
@@ -201,8 +217,10 @@ class GenerateEngine:
         cut = [self._cut(row) for row in rows]
         return [row for row, _ in cut], [stopped for _, stopped in cut]
 
-    def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
+    def _generation_config(self, max_new_tokens: int, *, width: int) -> GenerationConfig:
         return GenerationConfig(
+            # Behind the rope's end all keys change with every token, and none can be kept.
+            use_cache=self._rope_end is None or width + max_new_tokens <= self._rope_end,
             max_new_tokens=max_new_tokens,
             do_sample=False,  # a seeded choice is made by `_SeededChoice`
             num_beams=1,
@@ -265,13 +283,13 @@ def _neutral_generation_config(model: Any) -> Iterator[None]:
         model.generation_config = before
 
 
-def _pair_config(post: Any, pre: Any) -> Any:
-    """A configuration from which `generate` builds a cache with the layers of both models."""
-    config = copy.deepcopy(post.get_text_config())
-    other = pre.get_text_config()
-    types = getattr(config, "layer_types", None), getattr(other, "layer_types", None)
-    config.num_hidden_layers = config.num_hidden_layers + other.num_hidden_layers
-    if types[0] is not None and types[1] is not None:
-        config.layer_types = [*types[0], *types[1]]
-    config.vocab_size = common_vocab_size(post, pre)
-    return config
+def _pair_config(post: Any, pre: Any) -> PreTrainedConfig:
+    """What `generate` must know of the two: it is no family's own, for that of one would not hold for the other."""
+    configs = [config.get_text_config() for config in (post, pre)]
+    numbers: dict[str, Any] = {
+        "num_hidden_layers": sum(config.num_hidden_layers for config in configs),
+        "num_attention_heads": configs[0].num_attention_heads,
+        "hidden_size": configs[0].hidden_size,
+        "vocab_size": common_vocab_size(post, pre),
+    }
+    return PreTrainedConfig(**numbers)

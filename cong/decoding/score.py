@@ -50,8 +50,9 @@ def contrastive_scores(
 ) -> Tensor:
     """F for every token, float32, -inf outside V_head; `alpha` is one number or a tensor of one per row (shape B).
 
-    `scores="official"` reproduces the published code: it sets log pi_ref of pruned tokens to -1e-3 and applies
-    log_softmax to log pi_ref once more, which adds (1 - alpha) * c to F with c near log V. The constant changes
+    `scores="official"` reproduces the scores of the published code, not what lies around them (sampling, a second BOS,
+    stripped texts: see `cong.generation.ContrastiveGenerate`). That code sets log pi_ref of pruned tokens to -1e-3 and
+    applies log_softmax to log pi_ref once more, which adds (1 - alpha) * c to F with c near log V. The constant changes
     nothing by itself, but a repetition penalty divides positive and multiplies negative scores.
 
     A token with pi_ref = 0 and pi_r > 0 has an infinite ratio: it gets a huge finite score, so nothing becomes NaN.

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from cong.architecture import Architecture, from_config
+from cong.architecture import NAMES, Architecture, from_config
 from cong.decoding.types import Decoding
 from cong.memory import CPU_SLOTS, PROMPT_TOKENS, slots_in
 
 USABLE = 0.85
 """Share of the free memory that is given out; prefill passes and fragments need the rest."""
 _NAMES = (
-    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
-    "vocab_size", "tie_word_embeddings", "max_position_embeddings", "model_type", "attention_bias",
+    *NAMES, *(other for names in NAMES.values() for other in names), "head_dim", "vocab_size", "tie_word_embeddings",
+    "model_type", "attention_bias", "multi_query", "new_decoder_architecture",
 )  # fmt: skip
 
 
@@ -53,5 +53,8 @@ def architecture(config: PreTrainedConfig) -> Architecture:
     """Return a loaded configuration in numbers, whatever its class calls them."""
     text = config.get_text_config()
     found = from_config({name: getattr(text, name, None) for name in _NAMES})
-    assert found is not None
+    if found is None:
+        raise ValueError(
+            f"{type(text).__name__} states no numbers of layers, heads, width and vocabulary that are known"
+        )
     return found

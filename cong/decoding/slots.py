@@ -18,7 +18,13 @@ from cong.decoding.backbone import Backbone, reads_own_columns
 from cong.decoding.bands import Band, band_width, bands, moves
 from cong.decoding.cache import SlotCache
 from cong.decoding.graphs import CudaCapture, GraphedSteps
-from cong.decoding.models import check_decodable, common_max_context, common_vocab_size, stop_token_ids
+from cong.decoding.models import (
+    check_decodable,
+    common_max_context,
+    common_rope_end,
+    common_vocab_size,
+    stop_token_ids,
+)  # fmt: skip
 from cong.decoding.prefixes import Prefixes
 from cong.decoding.rows import Queue, Row, SlotStats
 from cong.decoding.sizing import default_slots
@@ -68,7 +74,7 @@ class SlotEngine:
             raise ValueError(f"prefill_tokens is {prefill_tokens}; it must be at least 1")
         models = [post] if pre is None else [post, pre]
         configs = [model.config for model in models]
-        longest = common_max_context(*configs)
+        longest, self._rope_end = common_max_context(*configs), common_rope_end(*configs)
         if max_context is not None and not 2 <= max_context <= longest:
             raise ValueError(f"max_context is {max_context}; it must be in [2, {longest}] for these models")
         self.max_context = max_context or longest
@@ -270,12 +276,9 @@ class SlotEngine:
     def _finish(self, finished: Sequence[tuple[int, int, bool]], tokens: dict[int, list[int]]) -> list[Completion]:
         """Completions of (slot, number of tokens, ended by a stop string)."""
         slots, counts = [slot for slot, _, _ in finished], [count for _, count, _ in finished]
-        post = self._state.sums(self._state.post_logprob_ST, slots=slots, counts=counts)
-        pre = (
-            self._state.sums(self._state.pre_logprob_ST, slots=slots, counts=counts)
-            if self.pair
-            else [None] * len(post)
-        )
+        where = {"slots": slots, "counts": counts}
+        post = self._state.sums(self._state.post_logprob_ST, **where)
+        pre = self._state.sums(self._state.pre_logprob_ST, **where) if self.pair else [None] * len(post)
         completions = [
             finished_completion(
                 self._rows[slot].request,
@@ -284,6 +287,8 @@ class SlotEngine:
                 stopped_by_string=stopped_by_string,
                 logprob_post=logprob_post,
                 logprob_pre=logprob_pre,
+                decoding=self.decoding,
+                rope_end=self._rope_end,
             )
             for (slot, count, stopped_by_string), logprob_post, logprob_pre in zip(finished, post, pre, strict=True)
         ]

@@ -6,9 +6,12 @@ answers with a `Completion` whose `finish_reason` is "error".
     Request(row_id="p0", prompt_token_ids=(1, 17, 4), alpha=0.5)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+_ALONE = "the backend 'transformers' decodes such rows one by one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,10 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A finished row. The log-probabilities are sums in nats under the unmodified models, stop token included."""
+    """A finished row. The log-probabilities are sums in nats under the unmodified models, stop token included.
+
+    `token_ids` come without the stop token that ended the row: that is `stop_token_id`, None where none did.
+    """
 
     row_id: str
     token_ids: tuple[int, ...]
@@ -61,12 +67,13 @@ class Completion:
     logprob_post: float
     logprob_pre: float | None
     error: str | None = None
+    stop_token_id: int | None = None
 
 
 def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_context: int, pair: bool) -> str | None:
     """What is wrong with the request, or None."""
     prompt = request.prompt_token_ids
-    limit = decoding.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+    limit = _asked(request, decoding)
     if not prompt:
         return "the prompt is empty"
     if len(prompt) >= max_context:
@@ -83,8 +90,11 @@ def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_
 
 def token_limit(request: Request, *, decoding: Decoding, max_context: int) -> int:
     """How many tokens the row may generate: its own limit, cut where the context ends."""
-    limit = decoding.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
-    return min(limit, max_context - len(request.prompt_token_ids))
+    return min(_asked(request, decoding), max_context - len(request.prompt_token_ids))
+
+
+def _asked(request: Request, decoding: Decoding) -> int:
+    return decoding.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
 
 
 def error_completion(request: Request, error: str) -> Completion:
@@ -108,16 +118,30 @@ def finished_completion(
     stopped_by_string: bool,
     logprob_post: float,
     logprob_pre: float | None,
+    decoding: Decoding,
+    rope_end: int | None = None,
 ) -> Completion:
-    """The answer to a decoded request; `tokens` are all generated ones, a closing stop token among them."""
+    """The answer to a decoded request; `tokens` are all generated ones, a closing stop token among them.
+
+    A log-probability that is infinite or no number makes it an error: no reward can be computed of it. So does a
+    response that is still going on at `rope_end`, where a model begins to see all positions in another way.
+    """
     stop_token = bool(tokens) and tokens[-1] in stop_token_ids
+    finish_reason = "stop" if stop_token or stopped_by_string else "length"
+    reached = rope_end is not None and len(request.prompt_token_ids) + len(tokens) >= rope_end
+    if reached and finish_reason == "length" and len(tokens) < _asked(request, decoding):
+        return error_completion(request, f"the response reaches {rope_end} positions, where the rope changes: {_ALONE}")
+    for name, value in (("pi_r", logprob_post), ("pi_ref", 0.0 if logprob_pre is None else logprob_pre)):
+        if not math.isfinite(value):
+            return error_completion(request, f"the log-probability of the response under {name} is {value}")
     return Completion(
         row_id=request.row_id,
         token_ids=tuple(tokens[:-1] if stop_token else tokens),
-        finish_reason="stop" if stop_token or stopped_by_string else "length",
+        finish_reason=finish_reason,
         num_tokens=len(tokens),
         logprob_post=logprob_post,
         logprob_pre=logprob_pre,
+        stop_token_id=tokens[-1] if stop_token else None,
     )
 
 

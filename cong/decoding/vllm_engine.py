@@ -21,7 +21,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from cong.decoding.models import common_max_context, common_vocab_size, end_token_ids
+from cong.decoding.models import common_max_context, common_rope_end, common_vocab_size, end_token_ids
 from cong.decoding.sizing import architecture
 from cong.decoding.types import (
     Completion,
@@ -80,6 +80,7 @@ class VllmEngine:
         configs = [AutoConfig.from_pretrained(path) for path in paths]
         self.vocab_size = common_vocab_size(*configs)
         self.max_context = max_context or common_max_context(*configs)
+        self._rope_end = common_rope_end(*configs)
         self.pair = pre is not None
         self.slots = slots or CPU_SLOTS
         self.stop_token_ids = end_token_ids(_generation_settings(paths[0]), tokenizer)
@@ -190,6 +191,8 @@ class VllmEngine:
             stopped_by_string=False,
             logprob_post=sums[0],
             logprob_pre=sums[1] if self.pair else None,
+            decoding=self.decoding,
+            rope_end=self._rope_end,
         )
 
 

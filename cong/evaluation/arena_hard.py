@@ -6,7 +6,10 @@ Every question is judged twice: in game 1 the baseline is assistant A, in game 2
     arena_hard(games, version="v0.1")["m"].win_rate                             # per cent
     arena_hard(games, styles=styles, version="v2.0")["m"].style_controlled      # {(model or BASELINE, question): Style}
 
-The two versions differ in more than their judges: see `battles_of` and `cong.evaluation.bradley_terry`.
+The two versions differ in more than their judges: see `verdict_of`, `battles_of` and `cong.evaluation.bradley_terry`.
+v0.1 is all of one era, that of the benchmark's code at commit 0489bf3, which its published v0.1 figures come from:
+verdicts stand in double brackets, two different ones in a judgment are none, and five labels count. v2.0 is the era of
+commit 196f6b8, whose code would read v0.1's judgments otherwise too.
 """
 
 import re
@@ -22,10 +25,11 @@ WEIGHT = 3
 ROUNDS = 100
 BASELINE = ""
 """Stands for the baseline where a model's name is expected."""
-_PATTERNS = (re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]"))
-# Assistant A's share of a win, and how often it counts. Judges also write the five labels the other way round.
-_LABELS = {
-    "A>>B": (1.0, WEIGHT), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, WEIGHT),
+_DOUBLE, _SINGLE = re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]")
+# Assistant A's share of a win, and how often it counts.
+_FIVE = {"A>>B": (1.0, WEIGHT), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, WEIGHT)}
+# Judges also write the five labels the other way round.
+_LABELS = _FIVE | {
     "B<<A": (1.0, WEIGHT), "B<A": (1.0, 1), "B=A": (0.5, 1), "A<B": (0.0, 1), "A<<B": (0.0, WEIGHT),
 }  # fmt: skip
 
@@ -53,12 +57,19 @@ class ArenaHard:
     dropped: int
 
 
-def verdict_of(judgment: str) -> str | None:
-    """Return the last verdict in a judgment, upper-cased: in double brackets, or else in single ones."""
-    for pattern in _PATTERNS:
-        found = pattern.findall(judgment.upper())
-        if found:
-            return found[-1]
+def verdict_of(judgment: str, *, version: Version = "v2.0") -> str | None:
+    """Return the verdict in a judgment, None where there is none.
+
+    v0.1 takes one of its five labels as it stands in double brackets, unless two differ. v2.0 takes the last label,
+    upper-cased and whatever it says: in double brackets, or else in single ones.
+    """
+    if version == "v0.1":
+        found = set(_DOUBLE.findall(judgment))
+        return next(iter(found & set(_FIVE)), None) if len(found) == 1 else None
+    for pattern in (_DOUBLE, _SINGLE):
+        matches = pattern.findall(judgment.upper())
+        if matches:
+            return matches[-1]
     return None
 
 

@@ -7,7 +7,6 @@ One row per prompt in `comparisons.parquet`: prompt_id, prompt, response, baseli
 2 the model), labels (what the judge said, game by game), input_tokens, output_tokens, cost (US dollars), cached, error.
 """
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,13 @@ from cong.evaluation.outcome import outcome
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.jsonlines import lone_surrogate
 from cong.prompts import LocalFile
 
 COMPARISONS = "comparisons.parquet"
 JUDGMENTS = ".judgments"
 """Directory in the store that holds the answers of HTTP judges, and the ledger of their cost, for all stages."""
+_GIVEN = ("prompt_id", "prompt", "response")
 _COLUMNS = ("prompt_id", "prompt", "response", "finish_reason", "error")
 
 
@@ -46,19 +47,17 @@ class ResponseFile(Stage):
         ctx.summary(rows=len(rows))
 
     def _rows(self) -> list[Row]:
-        rows = [self._row(number, line) for number, line in enumerate(self.file.text().splitlines(), start=1)]
+        rows = [self._row(number, row) for number, row in self.file.rows(names=_GIVEN)]
         if len({row["prompt_id"] for row in rows}) < len(rows):
             raise UserError(f"{self.file.path}: a prompt_id comes twice")
         return rows
 
-    def _row(self, number: int, line: str) -> Row:
-        try:
-            row = json.loads(line)
-            texts = {name: row[name] for name in ("prompt_id", "prompt", "response")}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{self.file.path}: line {number} is not a response: {error!r}") from error
+    def _row(self, number: int, row: Row) -> Row:
+        texts = {name: row[name] for name in _GIVEN}
         if not all(isinstance(text, str) for text in texts.values()):
             raise UserError(f"{self.file.path}: line {number} holds something else than texts")
+        if half := lone_surrogate(texts):
+            raise UserError(f"{self.file.path}: line {number} holds half of a character, {half}")
         return {**texts, "finish_reason": "stop", "error": None}
 
 
@@ -106,7 +105,7 @@ class Compare(Stage):
 
     def _judge(self, ctx: Context, pairs: dict[str, Pair]) -> dict[str, Judged]:
         if isinstance(self.judge, LocalJudge):
-            return {name: Judged(verdict=self.judge.verdict(pair)) for name, pair in pairs.items()}
+            return {name: _judged_here(self.judge, pair) for name, pair in pairs.items()}
         settings = ctx.resources.judging
         client = JudgeClient(settings=settings, directory=judgments_dir(ctx))
         progress = partial(_progress, ctx, len(pairs))
@@ -149,6 +148,13 @@ def _joined(row: Row, baseline: Row | None) -> Row:
         "finished": (row["finish_reason"] == "stop", bool(baseline) and baseline["finish_reason"] == "stop"),
         "error": error,
     }
+
+
+def _judged_here(judge: LocalJudge, pair: Pair) -> Judged:
+    try:
+        return Judged(verdict=judge.verdict(pair))
+    except (ValueError, ArithmeticError) as error:
+        return Judged(verdict=None, error=f"the judge cannot compare this pair: {error}")
 
 
 def _pair(row: Row) -> Pair:

@@ -10,10 +10,12 @@ https://github.com/EleutherAI/lm-evaluation-harness
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cong.chat import load_tokenizer, template_arguments
 from cong.errors import UserError
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
@@ -126,6 +128,9 @@ class Downstream(Stage):
         )
         (ctx.out / RESULTS).write_text(json.dumps(found["results"], indent=1, default=str))
         figures = {task.name: _figure(found["results"], task, error=False) for task in self.tasks}
+        for name, figure in figures.items():
+            if not math.isfinite(figure):
+                raise FloatingPointError(f"lm_eval gives {figure} for {name}: there is no average with it")
         errors = {f"{task.name}_se": _figure(found["results"], task, error=True) for task in self.tasks}
         ctx.summary(**figures, **errors, average=sum(figures.values()) / len(figures))
         ctx.summary(**found["about"])
@@ -161,7 +166,7 @@ def evaluate(
     simple_evaluate: Any = lm_eval.simple_evaluate  # A decorator of theirs hides its parameters.
     found = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(directory), "dtype": resources.dtype},
+        model_args=_loaded(directory, resources) | {"chat_template_args": template_arguments()},
         device=resources.device,
         batch_size=BATCH,
         limit=limit,
@@ -177,6 +182,16 @@ def evaluate(
         "questions_sha256": hashlib.sha256("".join(asked).encode()).hexdigest(),
     }
     return {"results": found["results"], "about": about}
+
+
+def _loaded(directory: Path, resources: Resources) -> dict[str, Any]:
+    """Load model and tokenizer as everywhere: lm_eval would go on with random numbers for weights that are missing."""
+    from transformers import AutoModelForCausalLM
+
+    from cong.decoding.weights import load_checked
+
+    model = load_checked(AutoModelForCausalLM, directory, dtype=resources.dtype)
+    return {"pretrained": model.to(resources.device).eval(), "tokenizer": load_tokenizer(directory)}
 
 
 def _figure(results: dict[str, dict[str, Any]], task: Task, *, error: bool) -> float:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from cong.data import RESPONSES, SCORES, Row, read_rows, write_rows
+from cong.finite import check_finite
 from cong.graph.stage import Context, Stage
 
 EVALUATION = "evaluation.parquet"
@@ -47,10 +48,15 @@ class Evaluate(Stage):
 
 
 def bootstrap(name: str, values: list[float], *, seed: int) -> dict[str, float]:
-    """Return mean, standard error and 95 % interval of `values`, by a percentile bootstrap of the mean."""
+    """Return mean, standard error and 95 % interval of `values`, by a percentile bootstrap of the mean.
+
+    Raise `ValueError` for no values, and for one that is NaN or infinite: neither has a mean.
+    """
     import numpy as np
     from scipy import stats
 
+    if not values or not np.isfinite(values).all():
+        raise ValueError(f"{name} has no mean: of {len(values)} values {int(np.isfinite(values).sum())} are finite")
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) == 0:
         return {name: mean, f"{name}_se": 0.0, f"{name}_low": mean, f"{name}_high": mean}
@@ -68,6 +74,7 @@ def bootstrap(name: str, values: list[float], *, seed: int) -> dict[str, float]:
 
 def _good_rows(ctx: Context, stage: Stage) -> list[Row]:
     rows = [row for row in read_rows(ctx.path(stage) / SCORES) if row["reward"] is not None]
+    check_finite(rows, columns=("reward",), source=stage.title)
     if not rows:
         raise RuntimeError(f"{stage.title} holds no reward")
     return rows
@@ -77,7 +84,11 @@ def _implicit_rows(ctx: Context, stage: Stage) -> list[Row]:
     if (ctx.path(stage) / SCORES).exists():
         return _good_rows(ctx, stage)
     rows = read_rows(ctx.path(stage) / RESPONSES, columns=("prompt_id", "num_tokens", "implicit_reward", "error"))
-    return [row | {"reward": row["implicit_reward"]} for row in rows if row["error"] is None]
+    good = [row | {"reward": row["implicit_reward"]} for row in rows if row["error"] is None]
+    check_finite(good, columns=("implicit_reward",), source=stage.title)
+    if not good:
+        raise RuntimeError(f"{stage.title} holds no response")
+    return good
 
 
 def _per_prompt(rows: list[Row], value) -> dict[str, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.errors import UserError
+from cong.generation.loading import check_vocabularies, load_models, load_tokenizers
 from cong.graph.resources import Resources
 from cong.models import LocalModel
 
@@ -55,47 +56,30 @@ def check_backend(resources: Resources, *, adapter: bool = False) -> None:
 def make_engine(
     *, post: Path, pre: Path | None, settings: dict[str, Any], resources: Resources
 ) -> "tuple[PreTrainedTokenizerBase, Any]":
-    """Return the models' tokenizer and an engine that holds them; raise `ValueError` for two that do not match."""
-    import torch
-    from transformers import AutoConfig
+    """Return the models' tokenizer and an engine that holds them.
 
-    from cong.decoding import Decoding, check_pair
+    Raises `UserError` for models that do not match, whose files do not fit, or that this engine cannot decode.
+    """
+    import torch
+
+    from cong.decoding import Decoding
 
     if resources.device == "cpu":
         torch.set_num_threads(resources.threads)
     adapter = LocalModel(path=str(post)).is_adapter
     check_backend(resources, adapter=adapter)
-    tokenizer, pre_tokenizer = _tokenizers(post, pre)
-    if pre is not None and pre_tokenizer is not None:
-        check_pair(
-            post_tokenizer=tokenizer,
-            pre_tokenizer=pre_tokenizer,
-            post_config=AutoConfig.from_pretrained(pre if adapter else post),
-            pre_config=AutoConfig.from_pretrained(pre),
-        )
+    tokenizers = load_tokenizers(post, pre)
     make = {"slots": _slots, "transformers": _transformers, "vllm": _vllm}[backend_of(resources, adapter=adapter)]
-    return tokenizer, make(post, pre, resources, {"tokenizer": tokenizer, "decoding": Decoding(**settings)})
-
-
-def _tokenizers(post: Path, pre: Path | None) -> "tuple[Any, Any]":
-    from transformers import AutoTokenizer
-
-    if pre is None:
-        return AutoTokenizer.from_pretrained(post), None
-    pre_tokenizer = AutoTokenizer.from_pretrained(pre)
-    # An adapter is often saved alone; its tokenizer is that of its base.
-    alone = LocalModel(path=str(post)).is_adapter and not (post / "tokenizer_config.json").is_file()
-    return pre_tokenizer if alone else AutoTokenizer.from_pretrained(post), pre_tokenizer
+    try:
+        check_vocabularies(post, pre, tokenizers=tokenizers)
+        engine = make(post, pre, resources, {"tokenizer": tokenizers[0], "decoding": Decoding(**settings)})
+    except ValueError as error:
+        raise UserError(f"{post} cannot be decoded here: {error}") from error
+    return tokenizers[0], engine
 
 
 def _models(post: Path, pre: Path | None, resources: Resources) -> dict[str, Any]:
-    from cong.decoding import load_model, load_pair
-
-    load = {"dtype": resources.dtype, "device": resources.device}
-    if pre is None:
-        return {"post": load_model(post, **load)}
-    models = load_pair(post=post, pre=pre, **load)
-    return {"post": models[0], "pre": models[1]}
+    return dict(zip(("post", "pre"), load_models(post, pre, resources), strict=False))
 
 
 def _slots(post: Path, pre: Path | None, resources: Resources, parts: dict[str, Any]) -> Any:

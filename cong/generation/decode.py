@@ -1,14 +1,15 @@
 """The worker that decodes: it holds one model, or the weak pair, and a decoding engine."""
 
-import json
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cong.data import REFERENCE, RESPONSES, Row, chat_prompt_ids, write_rows
+from cong.data import REFERENCE, RESPONSES, Row, write_rows
 from cong.generation.backends import backend_note, make_engine
+from cong.generation.formatting import STOP_TOKEN, TOKENS, prompt_tokens, response_text
 from cong.generation.rows import map_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
@@ -61,36 +62,16 @@ class Decoder:
         yield from (self._response(index[completion.row_id], completion) for completion in refused)
 
     def _requests(self, rows: list[Row], refused: "list[Completion]") -> "Iterator[Request]":
-        from cong.decoding import Completion
+        from cong.decoding.types import Request, error_completion
 
         for row in rows:
+            request = Request(row_id=row["row_id"], prompt_token_ids=(), seed=row["seed"], alpha=row["alpha"])
             try:
-                yield self._request(row)
+                yield dataclasses.replace(request, prompt_token_ids=prompt_tokens(self.tokenizer, row))
             except Exception as error:
                 # Chat templates raise what they like at messages that they do not understand: the row keeps it.
-                text = f"the chat cannot be formatted: {type(error).__name__}: {error}"
-                refused.append(
-                    Completion(
-                        row_id=row["row_id"],
-                        token_ids=(),
-                        finish_reason="error",
-                        num_tokens=0,
-                        logprob_post=0.0,
-                        logprob_pre=None,
-                        error=text,
-                    )
-                )
-
-    def _request(self, row: Row) -> "Request":
-        from cong.decoding import Request
-
-        messages = json.loads(row["messages"]) if row.get("messages") else row["prompt"]
-        return Request(
-            row_id=row["row_id"],
-            prompt_token_ids=chat_prompt_ids(self.tokenizer, messages),
-            seed=row["seed"],
-            alpha=row["alpha"],
-        )
+                reason = f"the chat cannot be formatted: {type(error).__name__}: {error}"
+                refused.append(error_completion(request, reason))
 
     def _response(self, row: Row, completion: Any) -> Row:
         post, pre = completion.logprob_post, completion.logprob_pre
@@ -100,8 +81,9 @@ class Decoder:
             "prompt": row["prompt"],
             "sample": row["sample"],
             "alpha": row["alpha"],
-            "response": self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True),
-            "response_token_ids": list(completion.token_ids),
+            "response": response_text(self.tokenizer, completion.token_ids),
+            TOKENS: list(completion.token_ids),
+            STOP_TOKEN: completion.stop_token_id,
             "num_tokens": completion.num_tokens,
             "finish_reason": completion.finish_reason,
             "logprob_post": post,

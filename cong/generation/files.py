@@ -17,13 +17,14 @@ from cong.data import Row, row_seed, write_rows
 from cong.errors import UserError
 from cong.generation.backends import backend_note, check_backend
 from cong.generation.decode import DecodeJob, Decoder
-from cong.generation.inputs import HubSplit, check_source, read_source, row_fault, source_identity
+from cong.generation.inputs import HubSplit, asked, check_source, read_source, row_fault, source_identity
 from cong.generation.rows import map_rows
 from cong.graph.cluster import connected
 from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.jsonlines import whole_text
 from cong.models import LocalModel, check_model, check_same_tokenizer, largest
 
 COLUMNS = (
@@ -123,20 +124,26 @@ def _models(job: FileJob) -> list[LocalModel]:
 def _rows(job: FileJob) -> Iterator[Row]:
     seen: set[str] = set()
     for number, row in enumerate(read_source(job.prompts), start=1):
-        prompt_id = str(row.get("prompt_id") or f"row-{number:06d}")
+        prompt_id = _prompt_id(row, number)
         error = row.get("error") or row_fault(row, prompt_id, seen)
+        turns = asked(row) if error is None else None
         seen.add(prompt_id)
         for alpha in job.alphas:
             yield {
                 "row_id": f"{number}#{alpha:g}",
                 "prompt_id": prompt_id,
-                "prompt": row.get("prompt") if isinstance(row.get("prompt"), str) else None,
-                "messages": json.dumps(row["messages"]) if row.get("messages") else None,
+                "prompt": whole_text(row["prompt"]) if isinstance(row.get("prompt"), str) else None,
+                "messages": json.dumps(turns) if turns else None,
                 "sample": 0,
                 "seed": row_seed(seed=job.seed, prompt_id=prompt_id),
                 "alpha": alpha,
                 "error": error and f"row {number}: {error}",
             }
+
+
+def _prompt_id(row: Row, number: int) -> str:
+    given = row.get("prompt_id")
+    return f"row-{number:06d}" if given is None or given == "" else whole_text(str(given))
 
 
 def _no_inputs(stage: Stage) -> Path:

@@ -4,11 +4,11 @@
     source = parse_source("openai/gsm8k@e53f048856ff4f594e959d75785d2c2d37b678ee:test")
     rows = read_source(source)
 
-A line that cannot be read becomes a row with an `error`; the others are decoded all the same.
+A line that cannot be read becomes a row with an `error`; the others are decoded all the same. Texts are decoded as they
+are written: white space at their ends stays, unless the chat template takes it away.
 """
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any
 
 from cong.data import Row, read_rows
 from cong.errors import UserError
+from cong.jsonlines import lone_surrogate, numbered_lines, parse_object
 from cong.models import check_hub, hub_dir
 
+_ANSWERING = ("assistant", "model", "gpt")
 COLUMNS = ("messages", "prompt", "prompt_id")
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[^:]*)(?::(?P<split>.*))?")
 
@@ -75,20 +77,41 @@ def row_fault(row: Row, prompt_id: str, seen: set[str]) -> str | None:
     unknown = set(row) - set(COLUMNS)
     if unknown:
         return f"unknown column {sorted(unknown)[0]!r}; known are {', '.join(COLUMNS)}"
+    if half := lone_surrogate(row):
+        return f"there is half of a character, {half}, in it"
     if prompt_id in seen:
         return f"prompt_id {prompt_id!r} is not unique"
     if row.get("messages"):
-        return _fault_of_messages(row["messages"])
+        return _fault_of_messages(row["messages"], row.get("prompt"))
     text = row.get("prompt")
     return None if isinstance(text, str) and text.strip() else "there is no text in 'prompt' and no 'messages'"
 
 
-def _fault_of_messages(messages: Any) -> str | None:
-    turns = messages if isinstance(messages, list) else [None]
-    good = all(
-        isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str) for t in turns
-    )
-    return None if good else "'messages' must be a list of {role, content}, both texts"
+def asked(row: Row) -> list[dict[str, str]] | None:
+    """Return the turns to decode behind where a row has some: without the answer where its prompt asks for another."""
+    messages = row.get("messages") or None
+    return messages[:-1] if messages and _is_answered(messages) else messages
+
+
+def _fault_of_messages(messages: Any, prompt: Any) -> str | None:
+    turns: list[Any] = messages if isinstance(messages, list) else [None]
+    if not all(_is_turn(turn) for turn in turns):
+        return "'messages' must be a list of {role, content}, both texts"
+    if _is_answered(turns) and _spoken(turns[:-1]) != [("user", prompt)]:
+        return "'messages' end with the assistant's answer; leave it out to have another one decoded"
+    return None
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+
+
+def _is_answered(messages: list[dict[str, str]]) -> bool:
+    return messages[-1]["role"] in _ANSWERING
+
+
+def _spoken(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return [(turn["role"], turn["content"]) for turn in messages]
 
 
 def _hub_rows(source: HubSplit) -> list[Row]:
@@ -111,20 +134,28 @@ def _hub_rows(source: HubSplit) -> list[Row]:
 def _file_rows(path: Path) -> list[Row]:
     try:
         if path.suffix == ".parquet":
-            return read_rows(path)
-        return [_parsed(line) for line in path.read_text().splitlines() if line.strip()]
+            return read_rows(path, columns=_columns(path))
+        return [_parsed(line) for _, line in numbered_lines(path.read_bytes())]
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _parsed(line: str) -> Row:
+def _columns(path: Path) -> list[str]:
+    """Return the columns of a Parquet file but an index that pandas wrote among them."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    indices = (schema.pandas_metadata or {}).get("index_columns", ())
+    return [name for name in schema.names if name in COLUMNS or name not in indices]
+
+
+def _parsed(line: bytes) -> Row:
     try:
-        row = json.loads(line)
-        return row if isinstance(row, dict) else {"error": f"is no JSON object: {line[:60]}"}
-    except json.JSONDecodeError as error:
-        return {"error": f"is no JSON: {error}"}
+        return parse_object(line)
+    except ValueError as error:
+        return {"error": str(error)}
 
 
 def _bytes(path: Path) -> bytes:

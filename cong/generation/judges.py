@@ -9,10 +9,17 @@ UnitTests()                          1 when the code passes the row's reference,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from cong.evaluation.sandbox import Limits
+from cong.graph.fingerprint import canonical, fields_of
 from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe
 from cong.synthetic.world import World
+
+SCORED = 2
+"""Version of the tokens that are scored of a row. 1: the text tokenized again, closed with the tokenizer's own end."""
+EXTRACTED = 2
+"""Version of the answers and programs that are found in responses. 1: whole `####` lines, fences matched as a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +34,18 @@ class ExactReward:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModel:
-    """A sequence-classification model with one score per conversation, such as ArmoRM."""
+    """A sequence-classification model with one score per conversation, such as ArmoRM.
+
+    Of a classifier with several labels, `label` says whose logit is the reward, counted from 0.
+    """
 
     model: Model
+    label: int | None = None
+
+    def identity(self) -> Any:
+        """Return the model, and the label where one is chosen."""
+        chosen = {} if self.label is None else {"label": self.label}
+        return {"class": "RewardModel", "model": canonical(self.model), **chosen}
 
     def __str__(self) -> str:
         return describe(self.model).split("/")[-1]
@@ -37,10 +53,17 @@ class RewardModel:
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitReward:
-    """log pi_r(y|x) - log pi_ref(y|x) of a weak pair, in nats, by a teacher-forced pass (Eq. 4 and 6 without beta)."""
+    """log pi_r(y|x) - log pi_ref(y|x) of a weak pair, in nats, by a teacher-forced pass (Eq. 4 and 6 without beta).
+
+    x and y are the tokens that the pair decoded, with the template of pi_r and the end token that ended the row.
+    """
 
     post: Model
     pre: Model
+
+    def identity(self) -> Any:
+        """Return the models, and the version of what is scored of a row."""
+        return {"class": "ImplicitReward", "version": SCORED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "implicit"
@@ -48,9 +71,13 @@ class ImplicitReward:
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """log pi(y|x) of one model, in nats, by a teacher-forced pass."""
+    """log pi(y|x) of one model, in nats, by a teacher-forced pass (`cong.generation.formatting`)."""
 
     model: Model
+
+    def identity(self) -> Any:
+        """Return the model, and the version of what is scored of a row."""
+        return {"class": "Likelihood", "version": SCORED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "likelihood"
@@ -59,6 +86,10 @@ class Likelihood:
 @dataclass(frozen=True, kw_only=True)
 class AnswerMatch:
     """1 when the final answer equals the reference of the prompt, else 0 (`cong.evaluation.answers`)."""
+
+    def identity(self) -> Any:
+        """Return the version of what is found in a response."""
+        return {"class": "AnswerMatch", "version": EXTRACTED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "answer"
@@ -70,6 +101,10 @@ class UnitTests:
 
     cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
+
+    def identity(self) -> Any:
+        """Return the limits, and the version of what is found in a response (`cong.evaluation.programs`)."""
+        return {"class": "UnitTests", "version": EXTRACTED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "tests"

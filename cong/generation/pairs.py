@@ -7,11 +7,13 @@
 All write `pairs.parquet` (prompt_id, prompt, chosen, rejected, and the rewards where they are known).
 """
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
 from cong.data import PAIRS, RESPONSES, SCORES, Row, by_prompt, read_rows, write_rows
 from cong.errors import NothingLeft
+from cong.finite import check_finite
 from cong.graph.stage import Context, Stage
 
 
@@ -26,7 +28,9 @@ class BestAgainstWorst(Stage):
 
     def run(self, ctx: Context) -> None:
         candidates: dict[str, list[Row]] = defaultdict(list)
-        for row in read_rows(ctx.path(self.scored) / SCORES):
+        rows = read_rows(ctx.path(self.scored) / SCORES)
+        check_finite(rows, columns=("reward",), source=self.scored.title)
+        for row in rows:
             if row["reward"] is not None:
                 candidates[row["prompt_id"]].append(row)
         extremes = [_extremes(rows) for rows in candidates.values()]
@@ -124,7 +128,9 @@ class PairAgreement(Stage):
         return self.chosen.label()
 
 
-def _extremes(rows: list[Row]) -> Row:
+def _extremes(candidates: list[Row]) -> Row:
+    # Comparisons with NaN are all false: it would be the best and the worst of a prompt.
+    rows = [row for row in candidates if math.isfinite(row["reward"])]
     best = max(rows, key=lambda row: (row["reward"], -row["sample"]))
     worst = min(rows, key=lambda row: (row["reward"], row["sample"]))
     return {**_pair(best, worst), "chosen_reward": best["reward"], "rejected_reward": worst["reward"]}
@@ -132,11 +138,17 @@ def _extremes(rows: list[Row]) -> Row:
 
 def _gaps(ctx: Context, chosen: Stage, rejected: Stage) -> dict[str, float]:
     """Return by how much the chosen response is scored higher than the rejected one, where both have a score."""
-    one, other = (by_prompt(read_rows(ctx.path(side) / SCORES)) for side in (chosen, rejected))
+    one, other = (_scores(ctx, side) for side in (chosen, rejected))
     scores = {
         prompt_id: (one[prompt_id]["reward"], other[prompt_id]["reward"]) for prompt_id in one if prompt_id in other
     }
     return {prompt_id: a - b for prompt_id, (a, b) in scores.items() if a is not None and b is not None}
+
+
+def _scores(ctx: Context, stage: Stage) -> dict[str, Row]:
+    rows = read_rows(ctx.path(stage) / SCORES)
+    check_finite(rows, columns=("reward",), source=stage.title)
+    return by_prompt(rows)
 
 
 def _swapped(row: Row) -> Row:

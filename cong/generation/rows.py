@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cong.data import Row, check_failures, read_rows, write_rows
+from cong.errors import UserError
 from cong.graph.cluster import this_node
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
@@ -54,10 +55,17 @@ class Actor:
     """Holds a worker and computes batches of rows: the class of the Ray Data actors."""
 
     def __init__(self, make_worker: Callable[[], Worker], parts: Path) -> None:
-        self._worker, self._parts = make_worker(), parts
+        self._parts = parts
+        self._worker: Worker | None = None
+        self._refusal: UserError | None = None
+        try:
+            self._worker = make_worker()
+        except UserError as error:
+            # Ray would start the actor again, and then show a traceback of its own instead of this line.
+            self._refusal = error
 
     def __call__(self, batch: "pa.Table") -> dict[str, "np.ndarray"]:
-        """Compute the rows of a batch, and return how many there were.
+        """Compute the rows of a batch; return how many there were, and why they could not be computed.
 
         A batch is tried again when its actor dies: what the dead actor had written is not computed twice.
         """
@@ -65,10 +73,16 @@ class Actor:
 
         done = _finished_ids(self._parts)
         missing = [row for row in batch.to_pylist() if row["row_id"] not in done]
-        return {"rows": np.array([self.compute(missing)])}
+        try:
+            return {"rows": np.array([self.compute(missing)]), "refusal": np.array([""])}
+        except UserError as error:
+            return {"rows": np.array([0]), "refusal": np.array([str(error)])}
 
     def compute(self, rows: list[Row]) -> int:
         """Write the finished rows to parts as they come, and return how many there were."""
+        if self._worker is None:
+            assert self._refusal is not None
+            raise self._refusal
         for part in _in_parts(self._worker.process(rows)):
             tokens = sum(row["num_tokens"] for row in part)
             write_rows(self._parts / f"part-{len(part)}-{tokens}-{uuid.uuid4().hex}.parquet", part)
@@ -102,12 +116,14 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
         num_gpus=resources.actor_demand.gpus,
         **beside,
     )
-    for _ in dataset.iter_batches(batch_size=None):
-        pass
+    counted = cast("Iterator[dict[str, np.ndarray]]", dataset.iter_batches(batch_size=None))
+    refusals = [str(text) for batch in counted for text in batch["refusal"] if text]
     # Ray ends actors when nothing refers to them any more. A cycle does, until Python happens to look for cycles; what
     # this process asks for next might wait for the actors' CPUs for ever.
-    del dataset
+    del dataset, counted
     gc.collect()
+    if refusals:
+        raise UserError(refusals[0])
 
 
 def _in_parts(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from cong.data import REFERENCE, RESPONSES, SCORES, Row, read_rows, write_rows
+from cong.data import REFERENCE, RESPONSES, SCORES, Row, check_failures, read_rows, write_rows
 from cong.generation.judges import (
     AnswerMatch,
     ExactReward,
+    ImplicitReward,
     Judge,
+    Likelihood,
     NeedsReference,
     RewardModel,
     UnitTests,
@@ -19,7 +21,7 @@ from cong.generation.judges import (
 )
 from cong.generation.needs import scoring_need, without_adapter
 from cong.generation.rows import Worker, map_rows
-from cong.generation.scorers import KEPT, LogprobScorer, RewardScorer, TestRunner, answer_row, exact_row
+from cong.generation.scorers import KEPT, SPOKEN, LogprobScorer, RewardScorer, TestRunner, answer_row, exact_row
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
@@ -61,18 +63,26 @@ class Score(Stage):
         return scoring_need(self.judge, new_tokens=new_tokens, resources=self.execution(resources))
 
     def run(self, ctx: Context) -> None:
-        columns = (*KEPT, REFERENCE) if isinstance(self.judge, NeedsReference) else KEPT
-        rows = read_rows(ctx.path(self.responses) / RESPONSES, columns=columns)
+        rows = read_rows(ctx.path(self.responses) / RESPONSES, columns=self._columns())
         scored = self._score(ctx, rows)
         write_rows(ctx.out / SCORES, scored)
         rewards = [row["reward"] for row in scored if row["reward"] is not None]
         ctx.summary(rows=len(scored), scored_rows=len(rewards), mean_reward=sum(rewards) / max(len(rewards), 1))
 
+    def _columns(self) -> tuple[str, ...]:
+        if isinstance(self.judge, NeedsReference):
+            return (*KEPT, REFERENCE)
+        return SPOKEN if isinstance(self.judge, ImplicitReward | Likelihood) else KEPT
+
     def _score(self, ctx: Context, rows: list[Row]) -> list[Row]:
         if isinstance(self.judge, ExactReward):
             return [exact_row(self.judge.world, row) for row in rows]
         if isinstance(self.judge, AnswerMatch):
-            return [answer_row(row) for row in rows]
+            found = [answer_row(row) for row in rows]
+            check_failures(
+                [new for new, row in zip(found, rows, strict=True) if not row["error"]], self.max_error_share
+            )
+            return found
         if isinstance(self.judge, UnitTests):
             # Programs are run by this process: an actor would hold a GPU for them.
             ctx = dataclasses.replace(ctx, resources=dataclasses.replace(ctx.resources, actors=0))
@@ -84,5 +94,6 @@ class Score(Stage):
         directories = tuple(model_dir(ctx, model) for model in judge_models(self.judge))
         if isinstance(self.judge, RewardModel):
             trusted = trusts_remote_code(self.judge)
-            return partial(RewardScorer, directories, ctx.resources, trust_remote_code=trusted)
+            asked = {"trust_remote_code": trusted, "label": self.judge.label}
+            return partial(RewardScorer, directories, ctx.resources, **asked)
         return partial(LogprobScorer, directories, ctx.resources)

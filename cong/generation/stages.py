@@ -1,7 +1,9 @@
 """`Generate` and `ContrastiveGenerate`: responses to prompts, written to `responses.parquet`.
 
 Columns: prompt_id, prompt, sample, alpha, response, response_token_ids, num_tokens, finish_reason, logprob_post
-(log pi_r of the response), logprob_pre (log pi_ref), implicit_reward (their difference, Eq. 4 without beta), error.
+(log pi_r of the response), logprob_pre (log pi_ref), implicit_reward (their difference, Eq. 4 without beta), error,
+stop_token_id (the token that ended the response, which the log-probabilities cover and the text and its tokens do not).
+Prompts and responses are not stripped.
 """
 
 from dataclasses import dataclass, field
@@ -83,7 +85,20 @@ class ContrastiveGenerate(Stage):
     """One response to every prompt by contrastive decoding of a weak pair (Eq. 7, 8 and 10).
 
     `post` is pi_r, `pre` is pi_ref, `alpha` the contrastive coefficient in [0, 1], `pruning_threshold` lambda.
-    `scores="official"` reproduces the published code, which normalises log pi_ref a second time after pruning.
+
+    `scores="official"` reproduces the scores of the published code, which normalises log pi_ref a second time after
+    pruning: given the tokens of a prompt, greedy decoding chooses the tokens that the published loop chooses without
+    sampling. It does not reproduce the published pipeline around the scores:
+
+    - Sampling. The published loop leaves it to the generation config of the checkpoint, by which the paper's models
+      sample (temperature 0.8, top-p 0.95 in its files). The paper says greedy, and so is the default of `sampling`.
+    - Tokens of the prompt. The published code tokenizes a formatted chat again, which gives Llama's prompts a second
+      BOS. Here the template alone writes special tokens. The paper is silent.
+    - White space. The published scripts strip prompts and responses. Here neither is stripped: a model is trained on,
+      and scored by, the very tokens that were chosen. The paper is silent.
+    - Choice and order of the prompts. The published scripts sort them, hold out 1 %, and drop those whose five
+      candidates are equal before contrastive decoding too. Here all are decoded, in the order of their source, and
+      such prompts are dropped from the pairs of DPO alone. The paper drops them, and does not say where.
     """
 
     post: Model

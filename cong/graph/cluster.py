@@ -10,6 +10,7 @@ from typing import Any
 
 from cong.errors import UserError
 from cong.graph.demand import Capacity, Demand
+from cong.graph.environment import stage_environment
 from cong.graph.resources import Resources
 
 CONNECT_SECONDS = 2.0
@@ -90,9 +91,12 @@ def _connect(resources: Resources) -> None:
     # Without "local", Ray would look for another Ray on this machine, and want to be told no number of CPUs.
     local = {"address": "local", "num_cpus": resources.cpus}
     where: dict[str, Any] = {"address": resources.address} if resources.address else local
+    # The workers of a Ray that is started here inherit this process's environment.
+    inherited = contextlib.nullcontext() if resources.address else stage_environment(further=resources.let_through)
     try:
-        ray.init(**where, include_dashboard=False if not resources.address else None,
-                 log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
+        with inherited:
+            ray.init(**where, include_dashboard=False if not resources.address else None,
+                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     except Exception as error:
         raise UserError(explain(error, resources.address)) from error
 
@@ -116,6 +120,8 @@ def explain(error: Exception, address: str | None) -> str:
     if "401" in text or "authentication token" in text.lower() or "unauthenticated" in text.lower():
         return refused(address, 401)
     where = f"at {address}" if address else "on this machine"
+    if "AF_UNIX path length" in text:
+        return f"Ray cannot start {where}: its temporary directory has too long a path; set RAY_TMPDIR to a short one"
     return f"no connection to Ray {where}: {type(error).__name__}: {text[:200]}"
 
 

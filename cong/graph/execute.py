@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from cong.graph import fingerprint as fp
+from cong.graph.environment import stage_environment
 from cong.graph.journal import FAILURE, replace_text
+from cong.graph.naming import Definition
 from cong.graph.resources import Resources
 from cong.graph.stage import SCRATCH, Context, Stage
-from cong.graph.store import SUCCESS, Store
+from cong.graph.store import BEGUN, SUCCESS, Store
 
 LOG = ".log.txt"
 BASIS = ".basis"
@@ -37,6 +39,8 @@ class Assignment:
     provenance: dict[str, Any]
     tracking_run: str | None = None
     forced: bool = False
+    maker: Definition | None = None
+    """What the record says of the stage's class; a worker does not know its text."""
 
 
 def execute(task: Assignment) -> str:
@@ -51,14 +55,17 @@ def execute(task: Assignment) -> str:
             return "hit"
         store.fetch(stage.inputs)
         _clear_the_way(task, directory)
+        used = {item.fingerprint: store.generation(item) for item in stage.inputs}
         context = Context(out=directory, resources=stage.execution(task.resources), locate=store.directory)
         context.progress_path.unlink(missing_ok=True)
         (directory / FAILURE).unlink(missing_ok=True)
         started = time.time()
-        stage.run(context)
+        with stage_environment(further=context.resources.let_through):
+            stage.run(context)
         context.progress_path.unlink(missing_ok=True)
         held.check()
-        store.publish(stage, _record(task, context, started=started), check=held.check)
+        record = _record(task, context, started=started) | {"input_generations": used}
+        store.publish(stage, record, check=held.check)
         # Only now is what a rerun would have needed of no use.
         shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     return "made"
@@ -72,11 +79,12 @@ def _finished_since(task: Assignment, before: Any) -> bool:
 
 def _clear_the_way(task: Assignment, directory: Path) -> None:
     """Move away what a finished stage left that is corrupt or to be made anew; unfinished work is continued."""
+    task.store.claim_place(task.stage)
     basis = _basis(task)
     begun = directory / BASIS
     finished = (directory / SUCCESS).exists()
     if finished or task.forced or (begun.exists() and begun.read_text() != basis):
-        task.store.discard(task.stage, but=(".lease", LOG))
+        task.store.discard(task.stage, but=(".lease", LOG, BEGUN))
     replace_text(begun, basis)
 
 
@@ -105,6 +113,7 @@ def _record(task: Assignment, context: Context, *, started: float) -> dict[str, 
         "gpu_seconds": seconds * demand.gpus,
         "resources": asdict(context.resources),
         "tracking_run": task.tracking_run,
+        "class": task.maker,
         **task.provenance,
     }
 

@@ -13,6 +13,8 @@ class Judging:
 
     url: str | None = None
     """Base URL, such as `http://localhost:8000/v1`; None takes `OPENAI_BASE_URL`, or OpenAI's own."""
+    deployment: str | None = None
+    """Name of what is served at the address, where that changes: its answers are kept apart from those of others."""
     concurrency: int = 8
     """Requests under way at a time."""
     timeout: float = 120.0

@@ -9,9 +9,10 @@ from functools import cached_property
 
 from cong.errors import UserError
 from cong.graph.demand import Demand
+from cong.graph.naming import check_classes, check_maker, definition
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage, topological
-from cong.graph.store import NOT_FINISHED, Store
+from cong.graph.store import FOREIGN, NOT_FINISHED, STALE, Store, collision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,16 @@ class Plan:
     faults: dict[str, str]
     """Fingerprint to the reason why a stage cannot be taken from the store."""
     forced: frozenset[str]
+    """Stages to run although they are finished: those that `--force` names, and all that depend on what is remade."""
     todo: tuple[Stage, ...]
     """Stages to run. A stage that is missing but that nobody needs is not among them."""
+    named: frozenset[str] = frozenset()
+    """Of the forced stages those that `--force` names."""
 
     def state(self, stage: Stage) -> str:
         """Return `cached`, `to run` or why a finished stage is made anew, for a reader."""
         if stage.fingerprint in self.forced:
-            return "to run (forced)"
+            return f"to run ({'forced' if stage.fingerprint in self.named else 'an input is computed again'})"
         fault = self.faults.get(stage.fingerprint)
         if fault is None:
             return "cached"
@@ -42,6 +46,18 @@ class Plan:
     def _needed(self) -> frozenset[str]:
         return frozenset(stage.fingerprint for stage in self.todo)
 
+    @property
+    def stale(self) -> bool:
+        """Whether a finished stage was made from an input that has other content by now."""
+        return any(fault.startswith(STALE) for fault in self.faults.values())
+
+    @property
+    def endangers(self) -> bool:
+        """Whether a finished stage stays that was made from one that is to run: it may turn out to be stale."""
+        left = self._needed | self.faults.keys()
+        kept = (stage for stage in self.stages if stage.fingerprint not in left)
+        return any(item.fingerprint in self._needed for stage in kept for item in stage.inputs)
+
     def peak(self, resources: Resources) -> Demand:
         """Return the largest demand of a single stage to run: what a cluster must have at the least."""
         demands = [stage.demand(resources) for stage in self.todo] or [Demand(cpus=0)]
@@ -49,13 +65,47 @@ class Plan:
 
 
 def make_plan(targets: Mapping[str, Stage], store: Store, *, force: tuple[str, ...] = ()) -> Plan:
-    """Compare the graph of `targets` with the store. `force` holds names of stages, or parts of their directories'."""
+    """Compare the graph of `targets` with the store. `force` holds names of stages, or parts of their directories'.
+
+    What depends on a forced stage, or on one whose input was remade since, is computed again as well: a report never
+    mixes two generations. Raises `UserError` for stages that the store could take for each other.
+    """
+    check_classes(targets.values())
     stages = topological(list(targets.values()))
-    forced = frozenset(stage.fingerprint for name in force for stage in _matching(stages, name))
+    named = frozenset(stage.fingerprint for name in force for stage in _matching(stages, name))
     faults = store.faults(stages)
+    _check_places(stages, faults, store)
+    forced = named | _dependants(stages, faults, named)
     needed = _needed(list(targets.values()), stages, faults, forced)
     todo = tuple(stage for stage in stages if stage.fingerprint in needed)
-    return Plan(targets=targets, stages=tuple(stages), faults=faults, forced=forced, todo=todo)
+    return Plan(targets=targets, stages=tuple(stages), faults=faults, forced=forced, todo=todo, named=named)
+
+
+def _check_places(stages: list[Stage], faults: dict[str, str], store: Store) -> None:
+    places: dict[tuple[str, str], Stage] = {}
+    for stage in stages:
+        other = places.setdefault((stage.name, stage.slug), stage)
+        if other is not stage or faults.get(stage.fingerprint) == FOREIGN:
+            raise UserError(collision(stage, store.directory(stage)))
+
+
+def check_makers(plan: Plan, store: Store) -> None:
+    """Raise `UserError` when a stage of a user's file was finished by another class of the same name."""
+    for stage in plan.stages:
+        if stage.fingerprint not in plan.faults and definition(type(stage)):
+            check_maker(stage, store.record(stage).get("class"))
+
+
+def _dependants(stages: list[Stage], faults: dict[str, str], named: frozenset[str]) -> frozenset[str]:
+    """Return what depends on stages that are forced or stale."""
+    stale = {fingerprint for fingerprint, fault in faults.items() if fault.startswith(STALE)}
+    remade = stale | named
+    found: set[str] = set()
+    for stage in stages:
+        if any(item.fingerprint in remade for item in stage.inputs):
+            remade.add(stage.fingerprint)
+            found.add(stage.fingerprint)
+    return frozenset(found)
 
 
 def _needed(targets: list[Stage], stages: list[Stage], faults: dict[str, str], forced: frozenset[str]) -> set[str]:

@@ -26,7 +26,7 @@ from cong.graph import lease
 from cong.graph.bucket import Bucket, BucketLease
 from cong.graph.journal import replace_text
 from cong.graph.stage import Stage
-from cong.graph.store import NOT_FINISHED, ORIGIN, RECORD, SUCCESS, Store
+from cong.graph.store import BEGUN, NOT_FINISHED, ORIGIN, RECORD, SUCCESS, Store, generation_of
 
 CACHE = "CONG_CACHE"
 SMALL_BYTES = 1 << 20
@@ -66,13 +66,37 @@ class ObjectStore(Store):
         self._bucket.check_writing()
 
     def faults(self, stages: Iterable[Stage]) -> dict[str, str]:
-        present, wanted = set(self._bucket.keys(SUCCESS)), {stage.fingerprint: _success(stage) for stage in stages}
+        stages = list(stages)
+        wanted = {stage.fingerprint: _success(stage) for stage in stages}
+        present = set(self._bucket.keys(SUCCESS))
         self._finished = {fingerprint: key for fingerprint, key in wanted.items() if key in present}
         self._manifests.clear()
-        return {fingerprint: NOT_FINISHED for fingerprint, key in wanted.items() if key not in present}
+        absent = {fingerprint: NOT_FINISHED for fingerprint, key in wanted.items() if key not in present}
+        # One listing tells what is there; only what could be stale is read.
+        return absent | super().faults(item for item in stages if item.inputs and item.fingerprint in self._finished)
 
     def fault(self, stage: Stage) -> str | None:
-        return None if stage.fingerprint in self._finished or self._manifest(stage) else NOT_FINISHED
+        if not stage.inputs and stage.fingerprint in self._finished:
+            return None
+        text = self._manifest(stage)
+        return self._stale(stage, json.loads(text)) if text else NOT_FINISHED
+
+    def generation(self, stage: Stage) -> str | None:
+        text = self._manifest(stage)
+        return generation_of(json.loads(text)) if text else None
+
+    def check_place(self, stage: Stage) -> None:
+        """Nothing is overwritten: in the bucket a fingerprint is whole, and the directory is a cache."""
+
+    def claim_place(self, stage: Stage) -> None:
+        """The directory is the stage's own once what it holds of another one is away; call it with the lease held."""
+        begun = self.directory(stage) / BEGUN
+        if begun.exists() and begun.read_text() != stage.fingerprint:
+            self.discard(stage, but=(".lease",))
+        replace_text(begun, stage.fingerprint)
+
+    def refresh(self, stage: Stage) -> None:
+        self._forget(stage)
 
     def edition(self, stage: Stage) -> str | None:
         self._forget(stage)
@@ -106,7 +130,7 @@ class ObjectStore(Store):
             # Another process may have made it anew since the plan.
             self._forget(stage)
             text = self._needed(stage)
-            lock = self.root / ".locks" / f"{stage.name}-{stage.slug}"
+            lock = self.root / ".locks" / f"{stage.name}-{stage.fingerprint}"
             lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(str(lock)):
                 if not self._is_here(stage, text):
@@ -171,7 +195,7 @@ class ObjectStore(Store):
 
     def _is_here(self, stage: Stage, text: str) -> bool:
         success = self.directory(stage) / SUCCESS
-        return success.exists() and success.read_text() == text and super().fault(stage) is None
+        return success.exists() and success.read_text() == text and super().damage(stage) is None
 
     def _download(self, stage: Stage, text: str) -> None:
         """Bring a stage into the cache whole, or not at all; raise `Damaged` when the bucket does not hold it whole."""

@@ -82,8 +82,11 @@ class Resources:
     one_node: bool = False
     """Keep all processes of a stage on one node: they share its directory, which on object storage is a node's own."""
     judging: Judging = field(default_factory=Judging)
+    let_through: tuple[str, ...] = ()
+    """Variables of the shell that stages see beside those of `cong.graph.environment`; `MY_*` are all that begin so."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "let_through", tuple(self.let_through))
         at_least = {"threads": 1, "actors": 0, "slots": 1, "tensor_parallel": 1, "train_workers": 1, "micro_batch": 1}
         for name, lowest in at_least.items():
             value = getattr(self, name)

@@ -18,6 +18,7 @@ from cong.errors import UserError
 from cong.graph.demand import Capacity, Demand
 from cong.graph.execute import LOG, Assignment, execute, output_to, provenance
 from cong.graph.journal import write_failure
+from cong.graph.naming import definition
 from cong.graph.plan import Plan
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
@@ -129,6 +130,7 @@ class _Schedule:
             provenance=provenance(),
             tracking_run=self.runner.tracking_run,
             forced=stage.fingerprint in self.plan.forced,
+            maker=definition(type(stage)),
         )
 
     def _collect(self) -> None:
@@ -140,6 +142,7 @@ class _Schedule:
 
     def _settle(self, stage: Stage, future: Future) -> None:
         self.free = _plus(self.free, stage.demand(self.runner.resources))
+        self.runner.store.refresh(stage)
         error = future.exception()
         for observer in self.runner.observers:
             observer.failed(stage, error) if error else observer.finished(stage, future.result())

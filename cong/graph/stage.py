@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from cong.memory import Need
 
 SCRATCH = ".scratch"
+LONGEST_NAME = 255
+"""Bytes of a name in a directory, on nearly every file system."""
+_LONG_LABEL = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +132,10 @@ class Stage:
 
     @property
     def slug(self) -> str:
-        """Return the directory's name: `{label}-{first 8 digits of the fingerprint}`."""
-        return "-".join(filter(None, [_safe(self.label()), self.fingerprint[:8]]))
+        """Return the directory's name: `{label}-{first 8 digits of the fingerprint}`; a long label is cut."""
+        label, digits = _safe(self.label()), self.fingerprint[:8]
+        name = "-".join(filter(None, [label, digits]))
+        return name if len(name.encode()) <= LONGEST_NAME else f"{clipped(label, _LONG_LABEL)}-{digits}"
 
     @property
     def title(self) -> str:
@@ -171,6 +176,11 @@ def topological(targets: list[Stage]) -> list[Stage]:
             stack.append((stage, True))
             stack.extend((item, False) for item in reversed(stage.inputs))
     return list(order.values())
+
+
+def clipped(text: str, length: int) -> str:
+    """Return the beginning of a text that has at most so many bytes."""
+    return text.encode()[:length].decode(errors="ignore")
 
 
 def _safe(label: str) -> str:

@@ -6,7 +6,8 @@
         _SUCCESS       size, time and SHA-256 of every file; written last, by atomic rename
 
 A directory without a valid `_SUCCESS` is unfinished work: its stage continues there. One whose files do not agree with
-`_SUCCESS` is moved to `{root}/.discarded` and its stage is made anew.
+`_SUCCESS`, or that was made from an input that has other content by now, is moved to `{root}/.discarded` and its stage
+is computed again. One that holds a stage of another fingerprint (the 8 digits are equal by chance) is refused.
 """
 
 import hashlib
@@ -22,13 +23,20 @@ from typing import Any
 from cong.errors import UserError
 from cong.graph import lease
 from cong.graph.journal import replace_text
-from cong.graph.stage import Stage
+from cong.graph.stage import LONGEST_NAME, Stage, clipped
 
 SUCCESS = "_SUCCESS"
 RECORD = "record.json"
+BEGUN = ".fingerprint"
+"""File in a stage's directory, finished or not: whose it is."""
 ORIGIN = ".origin"
 """File in a directory that is a cache of a store on object storage: the URL of the store."""
 NOT_FINISHED = "not finished"
+FOREIGN = f"{SUCCESS} is of another fingerprint"
+STALE = "made from an earlier "
+"""What the fault of a stage begins with whose input was computed again since, with other content."""
+_TIMED = (RECORD, "metrics.jsonl")
+"""Outputs that hold times of day: two computations of the same content differ in them."""
 _PRIVATE = "."  # Files whose names begin so (leases, temporary files) are not output.
 
 
@@ -41,6 +49,12 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._verified: set[tuple[str, int, int]] = set()
+        self._read: dict[str, tuple[Any, dict[str, Any]]] = {}
+        """Manifests by directory, each with what tells whether its file was replaced since."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was read here travels to no other process.
+        return type(self), (self.root,)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -70,20 +84,71 @@ class Store:
 
     def fault(self, stage: Stage) -> str | None:
         """Return why the stage cannot be used, or None when it can."""
+        return self.damage(stage) or self._stale(stage, self._manifest_in(self.directory(stage)))
+
+    def damage(self, stage: Stage) -> str | None:
+        """Return why the stage's directory does not hold its outputs, or None when it does."""
         directory = self.directory(stage)
         try:
-            manifest = json.loads((directory / SUCCESS).read_text())
+            manifest = self._manifest_in(directory)
         except FileNotFoundError:
             return NOT_FINISHED
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except ValueError:
             return f"{SUCCESS} cannot be read"
         if manifest.get("fingerprint") != stage.fingerprint:
-            return f"{SUCCESS} is of another fingerprint"
+            return FOREIGN
         return next(self._faults(directory, manifest["files"]), None)
+
+    def generation(self, stage: Stage) -> str | None:
+        """Return a digest of what a finished stage holds, None while it is not finished.
+
+        Equal content has an equal digest, however often it was computed.
+        """
+        try:
+            manifest = self._manifest_in(self.directory(stage))
+        except (FileNotFoundError, ValueError):
+            return None
+        return generation_of(manifest) if manifest.get("fingerprint") == stage.fingerprint else None
+
+    def check_place(self, stage: Stage) -> None:
+        """Raise `UserError` when the stage's directory holds another stage: it would be overwritten."""
+        directory = self.directory(stage)
+        begun = directory / BEGUN
+        other = begun.read_text() if begun.exists() else stage.fingerprint
+        if other != stage.fingerprint or self.damage(stage) == FOREIGN:
+            raise UserError(collision(stage, directory))
+
+    def claim_place(self, stage: Stage) -> None:
+        """Leave in the stage's directory whose it is; call it with the lease held."""
+        self.check_place(stage)
+        begun = self.directory(stage) / BEGUN
+        if not begun.exists():
+            replace_text(begun, stage.fingerprint)
+
+    def _stale(self, stage: Stage, manifest: dict[str, Any]) -> str | None:
+        # Older versions kept nothing of the inputs, and an input that is not there may come out the same again.
+        used = manifest.get("inputs", {})
+        for item in stage.inputs:
+            before, now = used.get(item.fingerprint), self.generation(item) if used else None
+            if before and now and before != now:
+                return f"{STALE}{item.title}"
+        return None
+
+    def _manifest_in(self, directory: Path) -> dict[str, Any]:
+        path = directory / SUCCESS
+        status = path.stat()
+        state = status.st_ino, status.st_mtime_ns, status.st_size
+        known = self._read.get(str(path))
+        if known is None or known[0] != state:
+            known = self._read[str(path)] = state, json.loads(path.read_text())
+        return known[1]
 
     def faults(self, stages: Iterable[Stage]) -> dict[str, str]:
         """Return by fingerprint why stages cannot be used, of those that cannot."""
         return {stage.fingerprint: fault for stage in stages if (fault := self.fault(stage)) is not None}
+
+    def refresh(self, stage: Stage) -> None:
+        """Forget what is known of a stage that another process has finished."""
 
     def edition(self, stage: Stage) -> Any:
         """Return what changes whenever the stage is made anew, None while it is not finished."""
@@ -131,12 +196,15 @@ class Store:
         directory = self.directory(stage)
         replace_text(directory / RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
         files = {str(path.relative_to(directory)): _seal(path) for path in _outputs(directory)}
-        return {"fingerprint": stage.fingerprint, "stage": stage.name, "files": files}
+        inputs = record.get("input_generations", {})
+        return {"fingerprint": stage.fingerprint, "stage": stage.name, "files": files, "inputs": inputs}
 
     def discard(self, stage: Stage, *, but: tuple[str, ...] = ()) -> None:
         """Move what a stage's directory holds aside, but for names that begin as one of `but`."""
         directory = self.directory(stage)
-        discarded = self.root / ".discarded" / f"{stage.name}-{directory.name}-{time.time_ns()}"
+        when = f"-{time.time_ns()}"
+        name = clipped(f"{stage.name}-{directory.name}", LONGEST_NAME - len(when)) + when
+        discarded = self.root / ".discarded" / name
         discarded.mkdir(parents=True)
         # `_SUCCESS` goes last: a kill in between leaves a stage that is found to be corrupt and cleared again.
         for path in sorted(directory.iterdir(), key=lambda path: path.name == SUCCESS):
@@ -158,6 +226,20 @@ class Store:
     def free_bytes(self) -> int:
         """Return the free space on the store's disk."""
         return shutil.disk_usage(self.root).free
+
+
+def generation_of(manifest: dict[str, Any]) -> str:
+    """Return a digest of the content that a manifest names, but for what holds times of day."""
+    content = {name: seal["sha256"] for name, seal in manifest["files"].items() if name not in _TIMED}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def collision(stage: Stage, directory: Path) -> str:
+    """Return what to do about two stages that have one directory."""
+    return (
+        f"{directory} holds another stage than {stage.title}: by chance their fingerprints begin with the same 8 "
+        "digits; give one of them another label, or keep one of them in another --store"
+    )
 
 
 def store_at(place: str | Path) -> Store:

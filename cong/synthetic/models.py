@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cong.architecture import Architecture
+from cong.finite import check_finite_weights
 from cong.synthetic.domain import Document, Domain
 from cong.synthetic.tokenizer import STYLES, Family
 from cong.synthetic.world import make_documents
@@ -125,6 +126,7 @@ def pretrain(
     batches = _batches(world, tokenizer, first=first, steps=steps, size=batch_documents, seed=seed)
     for step, (input_ids, labels) in enumerate(batches, start=first):
         log(step, run.advance(step, input_ids, labels))
+    check_finite_weights(run.model)
     _save(run.model, tokenizer, directory=output_dir)
     return {
         "heldout_loss": heldout_loss(world, model=run.model, tokenizer=tokenizer),

@@ -8,6 +8,11 @@ For every response token, with w the weight at this step:
 
 The own prediction is hardened and carries no gradient. w rises linearly to `max_weight`, so that the model first learns
 what is asked of it, and then may disagree with the weak labels. At a weight of 0 this is SFT.
+
+It differs from Burns et al., whose task is classification. Their weak labels are soft, the supervisor's probabilities;
+here they are hard, the tokens that it wrote. Their own predictions are hardened at a threshold that follows the batch,
+so that both classes are predicted as often as the weak labels have them; a vocabulary has no such balance, and the own
+prediction is the argmax. The weak term's weight is 1 - w in both.
 """
 
 from dataclasses import dataclass

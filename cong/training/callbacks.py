@@ -28,11 +28,8 @@ class Curves(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not logs or "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(f"the loss is {logs['loss']} at step {state.global_step}: the training diverged")
-        if state.is_world_process_zero:
+        _refuse_divergence(logs or {}, step=state.global_step)
+        if logs and "loss" in logs and state.is_world_process_zero:
             numbers = {name: float(value) for name, value in logs.items() if name != "epoch"}
             append_metrics(self._metrics, state.global_step, **numbers)
 
@@ -41,6 +38,13 @@ class Curves(TrainerCallback):
         if state.is_world_process_zero and (last or time.monotonic() - self._written > 1.0):
             write_progress(self._progress, done=state.global_step, total=state.max_steps, unit="steps")
             self._written = time.monotonic()
+
+
+def _refuse_divergence(logs: dict[str, Any], *, step: int) -> None:
+    """Raise where a loss or the norm of a gradient is no number: the step that follows would make weights of it."""
+    for name in ("loss", "grad_norm", "train_loss"):
+        if not math.isfinite(logs.get(name, 0.0)):
+            raise FloatingPointError(f"the {name} is {logs[name]} at step {step}: the training diverged")
 
 
 class TimedCheckpoints(TrainerCallback):

@@ -17,15 +17,24 @@ from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.memory import Need
 from cong.models import Model, architecture_of, check_model, largest, model_dir
+from cong.training.endings import check_ending, check_ending_at_hand
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
 from cong.training.order import accumulation_steps
 from cong.training.rows import TokenRows
 
+SCHEDULERS = (
+    "cosine", "linear", "polynomial", "cosine_with_restarts", "inverse_sqrt", "constant", "constant_with_warmup",
+)  # fmt: skip
+"""Those of transformers that need no further settings and no evaluation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Stage):
-    """Trains `model` on the rows of `data`; gradients are clipped at norm 1, the optimizer is AdamW."""
+    """Trains `model` on the rows of `data`; gradients are clipped at norm 1, the optimizer is AdamW, dropout is off.
+
+    A loss, a gradient or a weight that is no number ends the training: no model is published.
+    """
 
     SEQUENCES: ClassVar[int] = 1
     """Sequences per row: a pair has two."""
@@ -38,8 +47,9 @@ class Finetune(Stage):
     epochs: int = 1
     global_batch_size: int = 64
     scheduler: str = "cosine"
+    """One of `SCHEDULERS`; "constant" with a warm-up is "constant_with_warmup", under whose name it is stored."""
     warmup_ratio: float = 0.1
-    """Share of the optimizer steps in which the learning rate rises."""
+    """Share of the optimizer steps in which the learning rate rises from 0, rounded up, but never all of them."""
     max_length: int = 2048
     """Prompt and response together are cut after so many tokens."""
     weight_decay: float = 0.0
@@ -54,6 +64,11 @@ class Finetune(Stage):
             raise ValueError(f"learning_rate = {self.learning_rate} is not above 0")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(f"warmup_ratio = {self.warmup_ratio} is not in [0, 1)")
+        if self.scheduler not in SCHEDULERS:
+            raise ValueError(f"scheduler = {self.scheduler!r} is not one of {', '.join(SCHEDULERS)}")
+        if self.scheduler == "constant" and self.warmup_ratio > 0:
+            # The optimizer's own "constant" would leave the warm-up out, unlike all other schedulers.
+            object.__setattr__(self, "scheduler", "constant_with_warmup")
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         """Tokenize the rows of the inputs."""
@@ -65,6 +80,7 @@ class Finetune(Stage):
 
     def check(self) -> None:
         check_model(self.model)
+        check_ending_at_hand(self.model)
 
     def demand(self, resources: Resources) -> Demand:
         execution = self.execution(resources)
@@ -115,7 +131,9 @@ class Finetune(Stage):
 
         from cong.training.loop import train
 
-        rows = self.token_rows(ctx, AutoTokenizer.from_pretrained(job.model))
+        tokenizer = AutoTokenizer.from_pretrained(job.model)
+        check_ending(job.model, tokenizer)
+        rows = self.token_rows(ctx, tokenizer)
         if not rows.lengths:
             raise NothingLeft(f"no row of {self.data.title} can be trained on: {rows.counts}")
         rows.save(job.tokens)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.graph.cluster import this_node
+from cong.graph.environment import GROUP, stage_environment
 from cong.graph.resources import Resources
 
 MAX_FAILURES = 3
@@ -24,7 +25,7 @@ def launch(function: Callable[[Any], None], job: Any, *, resources: Resources, s
     from ray.train.torch import TorchConfig, TorchTrainer
 
     trainer = TorchTrainer(
-        function,
+        _for_worker(function, further=(*GROUP, *resources.let_through)),
         train_loop_config=job,
         scaling_config=_scaling(resources),
         run_config=_run_config(resources, scratch),
@@ -32,6 +33,16 @@ def launch(function: Callable[[Any], None], job: Any, *, resources: Resources, s
     )
     trainer.fit()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _for_worker(function: Callable[[Any], None], *, further: tuple[str, ...]) -> Callable[[Any], None]:
+    """Return the function as it is called in a worker, whose node may have been started from any shell."""
+
+    def call(job: Any) -> None:
+        with stage_environment(further=further):
+            function(job)
+
+    return call
 
 
 def _scaling(resources: Resources) -> Any:

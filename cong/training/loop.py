@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cong.finite import check_finite_weights
 from cong.graph.journal import replace_text, truncate_metrics
 from cong.graph.resources import Resources
 from cong.training import checkpoints
@@ -23,6 +24,8 @@ def train(job: Job) -> None:
     _connect(job.resources)
     from transformers import AutoTokenizer
 
+    from cong.training.dropout import no_dropout
+
     dataset = ordered_rows(job)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     # Settings before the model: under ZeRO-3 it is loaded in parts, which it must know from them.
@@ -35,9 +38,11 @@ def train(job: Job) -> None:
     }
     trainer = job.trainer_factory(settings=settings, parts=parts)
     _silence(trainer)
+    make_savable(trainer.model)
     resumed = _resume(job, trainer)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    with no_dropout(trainer.model):
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     seconds = time.monotonic() - started
     save_model(job, trainer)
     if trainer.is_world_process_zero():
@@ -87,12 +92,30 @@ def save_model(job: Job, trainer: Any) -> None:
     partial = job.out / ".model"
     if job.resources.deepspeed == "none":
         trainer.model.to(getattr(torch, job.resources.dtype))
+    check_finite_weights(trainer.model)
     trainer.save_model(str(partial))
     if trainer.is_world_process_zero():
         (partial / "training_args.bin").unlink()
         _copy_companions(job.model, partial)
         shutil.rmtree(job.trained, ignore_errors=True)
         partial.replace(job.trained)
+
+
+def make_savable(model: Any) -> None:
+    """Let a model be saved whose generation settings transformers refuses to write, such as those of many a checkpoint.
+
+    What the initial model says is copied beside the trained one afterwards; where it says nothing, the end tokens stay.
+    """
+    from transformers import GenerationConfig
+
+    settings = model.generation_config
+    if settings is None:
+        return
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        kept = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**kept)
 
 
 def _copy_companions(source: Path, target: Path) -> None:
@@ -128,7 +151,18 @@ def _resume(job: Job, trainer: Any) -> Path | None:
         resumed = checkpoints.last_complete(job.checkpoints, shape=shape)
         if trainer.is_world_process_zero():
             truncate_metrics(job.metrics, last_step=checkpoints.step_of(resumed))
+    if resumed:
+        _restore_token_count(trainer, resumed)
     return resumed
+
+
+def _restore_token_count(trainer: Any, checkpoint: Path) -> None:
+    """Continue the curve of the tokens seen, which TRL counts from the start of the process."""
+    points = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    counts = [point["num_tokens"] for point in points if "num_tokens" in point]
+    if counts:
+        assert hasattr(trainer, "_total_train_tokens"), "TRL counts tokens elsewhere now"
+        trainer._total_train_tokens = int(counts[-1])
 
 
 def _write_result(job: Job, trainer: Any, dataset: Any, *, first_step: int, seconds: float) -> None:

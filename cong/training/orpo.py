@@ -6,8 +6,9 @@ With p(y | x) the geometric mean of the probabilities of a response's tokens, an
 
     L = NLL(chosen) - weight * log sigmoid(log odds(chosen) - log odds(rejected))
 
-As in TRL, NLL is the mean over all tokens of the chosen conversation, those of the prompt among them; but of a whole
-optimizer step, since TRL's mean over a micro-batch depends on how a step is split.
+As in the paper and its authors' code, NLL is the mean over the tokens of the chosen response alone; TRL averages over
+those of the prompt too. It is the mean of a whole optimizer step, since one of a micro-batch depends on how a step is
+split.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class ORPO(Finetune):
     """Minimizes the likelihood loss of the chosen response and the weighted odds ratio loss of the pair."""
 
+    VERSION = 2
     SEQUENCES = 2
     weight: float
     """lambda of the paper."""

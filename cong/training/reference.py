@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cong import memory
 from cong.data import PAIRS, Row, read_rows, write_rows
+from cong.finite import check_finite
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
@@ -105,7 +106,9 @@ def compute_reference(job: ReferenceJob) -> None:
     score = _scorer(job, tokenizer, device) if missing else None
     for done, start in enumerate(missing):
         assert score is not None
-        write_rows(_part(job, start), score(rows[start : start + PART]))
+        scored = score(rows[start : start + PART])
+        check_finite(scored, columns=("ref_chosen_logp", "ref_rejected_logp"), source=str(job.model))
+        write_rows(_part(job, start), scored)
         if rank == 0:
             seen = min((len(starts) - len(missing) + done + 1) * PART, len(rows))
             write_progress(job.progress, done=seen, total=len(rows), unit="pairs")
@@ -131,9 +134,10 @@ def _scorer(job: ReferenceJob, tokenizer: Any, device: str) -> Any:
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
+    from cong.decoding.weights import load_checked
     from cong.training.settings import weights_dtype
 
-    model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
+    model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
     model.to(device).eval()
 

@@ -2,7 +2,9 @@
 
 Text crosses models, token ids never do. The completion begins where the tokens of the prompt (with the assistant's
 header) and those of the whole conversation part, as in TRL. A response that was cut off at its maximum length is
-learned with its end of turn like any other, as the usual recipes do; the number of such rows is in the summary.
+learned with its end of turn like any other, as the usual recipes do; the number of such rows is in the summary. Texts
+are learned as they were written: white space at their ends stays, unless the chat template takes it away. A template
+that asks what day it is is told `cong.chat.CHAT_DATE`, as in decoding.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cong.chat import check_vocabulary, encode_chats
 from cong.data import Row
 
 if TYPE_CHECKING:
@@ -111,15 +114,11 @@ def _prompts(tokenizer: Any, rows: Sequence[Row]) -> "list[np.ndarray]":
 def _encode(tokenizer: Any, conversations: Sequence[Messages], *, open_turn: bool) -> "list[np.ndarray]":
     import numpy as np
 
+    check_vocabulary(tokenizer, Path(tokenizer.name_or_path))
     encoded = []
     for start in range(0, len(conversations), _CHUNK):
-        chunk = tokenizer.apply_chat_template(
-            list(conversations[start : start + _CHUNK]),
-            add_generation_prompt=open_turn,
-            tokenize=True,
-            return_dict=True,
-        )
-        encoded += [np.asarray(ids, dtype=np.int32) for ids in chunk["input_ids"]]
+        chunk = encode_chats(tokenizer, list(conversations[start : start + _CHUNK]), open_turn=open_turn)
+        encoded += [np.asarray(ids, dtype=np.int32) for ids in chunk]
     return encoded
 
 

@@ -1,5 +1,6 @@
 """Training arguments that follow from a stage's fields and from the resources it was given."""
 
+import math
 from typing import Any
 
 from cong.graph.resources import Resources
@@ -18,7 +19,7 @@ def arguments(job: Job, *, steps: int) -> dict[str, Any]:
         "output_dir": str(job.checkpoints),
         "learning_rate": schedule.learning_rate,
         "lr_scheduler_type": schedule.scheduler,
-        "warmup_steps": schedule.warmup_ratio,
+        "warmup_steps": warmup_steps(steps=steps, ratio=schedule.warmup_ratio),
         "weight_decay": schedule.weight_decay,
         "max_grad_norm": 1.0,
         "seed": schedule.seed,
@@ -35,6 +36,14 @@ def arguments(job: Job, *, steps: int) -> dict[str, Any]:
         "disable_tqdm": True,
         **_execution(job.resources),
     }
+
+
+def warmup_steps(*, steps: int, ratio: float) -> int:
+    """Return in how many of the optimizer steps the learning rate rises from 0, at most all but the last.
+
+    The first of them has a learning rate of 0: a training of one step has no warm-up, or it would change nothing.
+    """
+    return min(math.ceil(steps * ratio), steps - 1)
 
 
 def weights_dtype(resources: Resources) -> str:

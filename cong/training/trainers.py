@@ -1,14 +1,17 @@
 """TRL's trainers, without what this library does itself: preparing rows, reference passes, model cards, telemetry."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import AutoModelForCausalLM, Trainer
 from trl.trainer import utils
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+from cong.decoding.weights import load_checked
 
 
 def score_responses_only() -> None:
@@ -21,12 +24,32 @@ def score_responses_only() -> None:
 
 
 class _Quiet(Trainer):
-    """Neither a network call at the start nor a README in every checkpoint; one GPU per process."""
+    """Neither a network call at the start nor a README in every checkpoint; one GPU per process.
 
-    def __init__(self, *, args: Any, **kwargs: Any) -> None:
+    A point of the curve is the mean over the tokens, or rows, of its steps. TRL's is the mean of the micro-batches'
+    means, which depends on how a step is split.
+    """
+
+    def __init__(self, *, args: Any, model: Any, **kwargs: Any) -> None:
         # A lone process that sees several GPUs would otherwise be refused: it trains on the first.
         args._n_gpu = min(args.n_gpu, 1)
-        super().__init__(args=args, **kwargs)
+        self._weights: defaultdict[str, list[float]] = defaultdict(list)
+        super().__init__(args=args, model=_policy(model, args), **kwargs)
+
+    def weigh(self, **counts: torch.Tensor) -> None:
+        """Say of how many tokens or rows of this process the next value of each metric is the mean."""
+        for name, count in counts.items():
+            everywhere: Any = self.accelerator.gather_for_metrics(count)
+            self._weights[name].append(everywhere.sum().item())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics: Any = getattr(self, "_metrics")["train"]  # noqa: B009 - it is that of TRL's subclasses
+        for name, weights in self._weights.items():
+            pairs = list(zip(metrics[name], weights, strict=True))
+            if sum(weights):
+                metrics[name] = [sum(value * weight for value, weight in pairs) / sum(weights)]
+        self._weights.clear()
+        super().log(logs, start_time)
 
     def _send_telemetry(self) -> None:
         pass
@@ -35,8 +58,21 @@ class _Quiet(Trainer):
         pass
 
 
+def _policy(model: Any, args: Any) -> Any:
+    """Load the initial model of a training: TRL would go on with random numbers for weights that a checkpoint lacks."""
+    if not isinstance(model, str):
+        return model
+    options, args.model_init_kwargs = args.model_init_kwargs, None
+    return load_checked(AutoModelForCausalLM, model, **options)
+
+
 class CompletionTrainer(_Quiet, SFTTrainer):
     """SFT (Eq. 11) on tokenized rows."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        tokens = (inputs["labels"][:, 1:] != -100).sum()
+        self.weigh(entropy=tokens, mean_token_accuracy=tokens)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 class CachedReferenceTrainer(_Quiet, DPOTrainer):
@@ -48,12 +84,21 @@ class CachedReferenceTrainer(_Quiet, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
 
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        chosen, rejected = (side.sum() for side in inputs["completion_mask"][:, 1:].chunk(2))
+        tokens = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
+        self.weigh(**tokens, **{"logits/chosen": chosen, "logits/rejected": rejected})
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
 
 def _note(trainer: Any, **values: torch.Tensor) -> None:
     """Add the means over rows or tokens of all workers to the next point of the curve."""
     for name, value in values.items():
-        mean = trainer.accelerator.gather_for_metrics(value.detach().float().mean()).mean()
-        trainer._metrics["train"][name].append(mean.item())
+        count = torch.tensor(value.numel(), device=value.device)
+        parts = (value.detach().float().sum(), count)
+        total, counted = (trainer.accelerator.gather_for_metrics(part).sum() for part in parts)
+        trainer.weigh(**{name: count})
+        trainer._metrics["train"][name].append((total / counted).item())
 
 
 def _refuse_experts(trainer: Any) -> None:
@@ -64,8 +109,8 @@ def _refuse_experts(trainer: Any) -> None:
 class PairTrainer(CachedReferenceTrainer):
     """A loss of pairs without a reference policy: `loss(chosen, rejected)` of mean log-probabilities per token.
 
-    With `likelihood` the chosen conversation's negative log-likelihood is added, averaged over the tokens, prompts
-    among them, of the whole optimizer step: neither the micro-batch nor the number of workers changes it.
+    With `likelihood` the chosen response's negative log-likelihood is added, averaged over the response tokens of the
+    whole optimizer step: neither the micro-batch nor the number of workers changes it.
     """
 
     loss_is_scaled_for_ga = False
@@ -80,8 +125,8 @@ class PairTrainer(CachedReferenceTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         responses = inputs["completion_mask"].bool()
-        logps = _logps(model, inputs, scored=self._scored(inputs))
-        means = (logps * responses[:, 1:]).sum(dim=1) / responses[:, 1:].sum(dim=1)
+        logps = _logps(model, inputs, scored=responses)
+        means = logps.sum(dim=1) / responses[:, 1:].sum(dim=1)
         chosen, rejected = means.chunk(2)
         loss = self._pair_loss(chosen=chosen, rejected=rejected).mean()
         margins = chosen - rejected
@@ -95,17 +140,10 @@ class PairTrainer(CachedReferenceTrainer):
             loss = loss + nll
         return loss
 
-    def _scored(self, inputs: Any) -> torch.Tensor:
-        scored = inputs["completion_mask"].bool()
-        if self._likelihood:
-            pairs = len(scored) // 2
-            scored = torch.cat([inputs["attention_mask"][:pairs].bool(), scored[pairs:]])
-        return scored
-
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         if not self._likelihood:
             return None
-        masks = [batch["attention_mask"] for batch in batch_samples]
+        masks = [batch["completion_mask"] for batch in batch_samples]
         count = torch.stack([mask[: len(mask) // 2, 1:].sum() for mask in masks]).sum().to(device)
         return self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue]
 

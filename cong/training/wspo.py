@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cong.data import RESPONSES, Row, read_rows, write_rows
 from cong.errors import UserError
+from cong.finite import check_finite
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir
@@ -234,7 +235,10 @@ def compute_logprobs(job: LogprobJob) -> None:
     score = _scorer(job, device) if missing else None
     for done, start in enumerate(missing):
         assert score is not None
-        write_rows(paths[start], score(rows[start : start + PART]))
+        scored = score(rows[start : start + PART])
+        sums = [{"prompt_id": row["prompt_id"], "log-probability": float(row["logps"].sum())} for row in scored]
+        check_finite(sums, columns=("log-probability",), source=f"log-probabilities of {job.model}")
+        write_rows(paths[start], scored)
         if rank == 0:
             seen = min((len(paths) - len(missing) + done + 1) * PART, len(rows))
             write_progress(job.progress, done=seen, total=len(rows), unit="rows")
@@ -245,10 +249,11 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.utils import add_fused_lm_head
 
+    from cong.decoding.weights import load_checked
     from cong.training.settings import weights_dtype
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=weights_dtype(job.resources))
+    model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
     model.to(device).eval()
 

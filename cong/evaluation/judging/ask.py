@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from cong.errors import UserError
 from cong.evaluation.judging.client import Answer, JudgeClient, Unanswered
 from cong.evaluation.judging.judges import HttpJudge, Pair, Verdict
 from cong.evaluation.judging.ledger import BudgetReached
 
 _REPORT_SECONDS = 1.0
+_LONGEST_ERROR = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,11 @@ def _judged(judge: HttpJudge, pair: Pair, client: JudgeClient) -> Judged:
         return _judgement(None, answers, error=str(error), over_budget=True)
     except Unanswered as error:
         return _judgement(None, answers, error=str(error))
+    except UserError:
+        raise
+    except Exception as error:
+        # Such as a text that no request can hold: it is this pair's error, and the stage counts those.
+        return _judgement(None, answers, error=f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
     return _judgement(judge.verdict(pair, [answer.response for answer in answers]), answers)
 
 

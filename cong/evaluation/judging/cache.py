@@ -5,8 +5,8 @@
         if found is None:
             cache.put(key, entry)
 
-The key is a digest of the whole request (model, messages, parameters). Where the request is sent is not part of it, as
-it is not part of a stage's identity either.
+The key is a digest of the whole request (model, messages, parameters) and of where it is sent: two servers, or two
+deployments of one, can serve different models under one name.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -24,9 +25,18 @@ from cong.graph.journal import replace_text
 Body = dict[str, Any]
 
 
-def request_key(body: Body) -> str:
-    """Return the digest that names a request."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def request_key(body: Body, *, server: str) -> str:
+    """Return the digest that names a request to a server, as `place_of` names it."""
+    named = {"server": server, "request": body}
+    return hashlib.sha256(json.dumps(named, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def place_of(url: str, *, deployment: str | None = None) -> str:
+    """Return what names the server behind a base URL, and where it is given the deployment; without credentials."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower() + (f":{parts.port}" if parts.port else "")
+    place = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+    return f"{place}#{deployment}" if deployment else place
 
 
 class AnswerCache:

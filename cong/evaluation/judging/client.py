@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.errors import UserError
-from cong.evaluation.judging.cache import AnswerCache, Body, request_key
+from cong.evaluation.judging.cache import AnswerCache, Body, place_of, request_key
 from cong.evaluation.judging.faults import Fault, JudgeUnusable, UnusableAnswer, fault_of
 from cong.evaluation.judging.ledger import Ledger
 from cong.graph.judging import Judging
@@ -68,6 +68,8 @@ class JudgeClient:
         # A request under way is settled within its time-out.
         self.ledger = Ledger(directory / "ledger.jsonl", budget=settings.budget, patience=2 * settings.timeout)
         self._openai = openai.OpenAI(api_key=self._key, base_url=settings.url, timeout=settings.timeout, max_retries=0)
+        # What the client settled on: the profile's address, else that of the environment, else OpenAI's own.
+        self._server = place_of(str(self._openai.base_url), deployment=settings.deployment)
         self._stopped, self._resume_at = threading.Event(), 0.0
 
     def ask(self, body: Body, *, usable: Usable) -> Answer:
@@ -76,10 +78,10 @@ class JudgeClient:
         Raises `Unanswered` when this request is given up, `JudgeUnusable` when no request can succeed and
         `BudgetReached` when it might cost more than is left.
         """
-        key = request_key(body)
+        key = request_key(body, server=self._server)
         try:
             with self._cache.claim(key) as entry:
-                if entry is not None:
+                if entry is not None and _is_usable(entry, usable):
                     return self._answer(entry["response"], cached=True)
                 return self._send_until_answered(key, body, usable)
         except JudgeUnusable:
@@ -101,7 +103,7 @@ class JudgeClient:
             try:
                 answer = self._send(body, usable)
                 # In this order: a kill in between leaves an answer that is kept, and a bound in its cost's place.
-                self._cache.put(key, {"request": body, "response": answer.response})
+                self._cache.put(key, {"server": self._server, "request": body, "response": answer.response})
                 self.ledger.settle(ticket, answer.cost)
                 return answer
             except Exception as error:
@@ -118,10 +120,7 @@ class JudgeClient:
 
     def _send(self, body: Body, usable: Usable) -> Answer:
         raw = self._openai.chat.completions.with_raw_response.create(**body)
-        try:
-            response = json.loads(_redacted(raw.text, self._key))
-        except ValueError:
-            raise UnusableAnswer("the answer is no JSON") from None
+        response = _parsed(_redacted(raw.text, self._key))
         if not isinstance(response, dict) or not response.get("choices"):
             raise UnusableAnswer("the answer has no choices")
         answer = self._answer(response, cached=False)
@@ -156,12 +155,40 @@ class JudgeClient:
                 raise Unanswered("judging was stopped")
 
     def _answer(self, response: Body, *, cached: bool) -> Answer:
-        usage = response.get("usage") or {}
-        given, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        given, made = (_count(response.get("usage"), name) for name in ("prompt_tokens", "completion_tokens"))
         cost = None
-        if isinstance(given, int) and isinstance(made, int):
+        if given is not None and made is not None:
             cost = self._settings.cost(input_tokens=given, output_tokens=made)
         return Answer(response=response, input_tokens=given, output_tokens=made, cost=cost, cached=cached)
+
+
+def _parsed(text: str) -> Any:
+    """Return an answer; raise `UnusableAnswer` for one that is no JSON, or holds text that no file can hold."""
+    try:
+        response = json.loads(text)
+        json.dumps(response, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UnusableAnswer("the answer holds half a character") from None
+    except (ValueError, RecursionError):
+        raise UnusableAnswer("the answer is no JSON") from None
+    return response
+
+
+def _is_usable(entry: Any, usable: Usable) -> bool:
+    """Tell whether a kept answer is one; an earlier version may have kept what is none."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("response"), dict):
+        return False
+    try:
+        usable(entry["response"])
+    except UnusableAnswer:
+        return False
+    return True
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """Return a number of tokens, None where the server does not say one."""
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
 def upper_bound(body: Body, settings: Judging) -> float:

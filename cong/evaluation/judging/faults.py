@@ -40,6 +40,8 @@ def fault_of(error: Exception) -> Fault:
     """Classify what a request raised; raise `JudgeUnusable` when no other request would do better."""
     import openai
 
+    if isinstance(error, UserError):
+        raise error
     if isinstance(error, UnusableAnswer):
         return Fault(reason=str(error), retry=True, maybe_charged=True)
     if isinstance(error, openai.APITimeoutError):
@@ -49,7 +51,8 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, openai.APIConnectionError):
         reason = "the connection was cut" if _sent(error) else "no connection"
         return Fault(reason=reason, retry=True, maybe_charged=_sent(error), reached=_sent(error))
-    raise error
+    # What nobody has foreseen is this request's alone: the others are judged, and the share of failures decides.
+    return Fault(reason=f"{type(error).__name__}: {' '.join(str(error).split())}", retry=False, maybe_charged=True)
 
 
 def _status_fault(status: int, headers: Mapping[str, str], message: str) -> Fault:

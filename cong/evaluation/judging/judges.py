@@ -20,10 +20,12 @@ from cong.evaluation.judging.cache import Body
 from cong.evaluation.judging.faults import UnusableAnswer
 from cong.evaluation.judging.local import LocalJudge, Pair, Verdict
 from cong.evaluation.judging.templates import ALPACA_EVAL_2, ARENA_HARD, Template
+from cong.graph.fingerprint import fields_of
 from cong.prompts import LocalFile
 
 Options = tuple[tuple[str, str | int | float | bool | None], ...]
 TOP_LOGPROBS = 5
+_ROUNDING = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,13 @@ class AlpacaEval2:
         return [_body(self, messages, temperature=self.temperature, max_tokens=1, **logprobs)]
 
     def check_answer(self, response: Body) -> None:
-        """Raise `UnusableAnswer` when a response has no log-probabilities."""
-        if _top_logprobs(response) is None:
+        """Raise `UnusableAnswer` when a response has no log-probabilities, or numbers that are none."""
+        logprobs = _top_logprobs(response)
+        if logprobs is None:
             raise UnusableAnswer("the answer has no log-probabilities")
+        # Servers round: a certain token may come out a little above 0.
+        if not all(value <= _ROUNDING for value in logprobs.values()):
+            raise UnusableAnswer("the answer has log-probabilities that are none")
 
     def verdict(self, pair: Pair, responses: Sequence[Body]) -> Verdict:
         """Read the verdict."""
@@ -70,7 +76,11 @@ class AlpacaEval2:
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaHardJudge:
-    """Arena-Hard's judge. In game 1 the baseline is assistant A, in game 2 the model is."""
+    """Arena-Hard's judge. In game 1 the baseline is assistant A, in game 2 the model is.
+
+    Its answers are read as the benchmark of that version reads them (`cong.evaluation.arena_hard`). One thing is left
+    out: a v0.1 judgment without a verdict is not continued by a second question.
+    """
 
     version: Version
     model: str = "gpt-4-1106-preview"
@@ -86,6 +96,11 @@ class ArenaHardJudge:
     def __str__(self) -> str:
         return f"arena_hard_{self.version},{self.model}"
 
+    def identity(self) -> Any:
+        """Return class and fields; with v0.1 also how its verdicts are read, which once was v2.0's way."""
+        known = {"class": type(self).__name__, **fields_of(self)}
+        return known | {"parsing": "0489bf3"} if self.version == "v0.1" else known
+
     def requests(self, pair: Pair) -> list[Body]:
         """Return what to ask: both games."""
         sides = ((pair.baseline, pair.output), (pair.output, pair.baseline))
@@ -100,10 +115,10 @@ class ArenaHardJudge:
 
     def verdict(self, pair: Pair, responses: Sequence[Body]) -> Verdict:
         """Read the verdicts; the preference is the mean over the games that have one, `>>` counting as `>`."""
-        labels = tuple(verdict_of(_text(response)) for response in responses)
-        shares = [
-            share for label, place in zip(labels, "BA", strict=True) if (share := _share(label, place)) is not None
-        ]
+        labels = tuple(verdict_of(_text(response), version=self.version) for response in responses)
+        found = [share_of_a(label) for label in labels]
+        # The model is assistant B in the first game.
+        shares = [share if game else 1 - share for game, share in enumerate(found) if share is not None]
         return Verdict(preference=1 + sum(shares) / len(shares) if shares else None, labels=labels)
 
 
@@ -133,7 +148,7 @@ def _body(judge: HttpJudge, messages: list[dict[str, str]], **parameters: Any) -
 def _top_logprobs(response: Body) -> dict[str, float] | None:
     try:
         found = response["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return {entry["token"]: float(entry["logprob"]) for entry in found} or None
+        return {str(entry["token"]): float(entry["logprob"]) for entry in found} or None
     except (KeyError, IndexError, TypeError, ValueError):
         return None
 
@@ -143,9 +158,3 @@ def _text(response: Body) -> Any:
         return response["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         return None
-
-
-def _share(label: str | None, place: str) -> float | None:
-    """Return the share of a win of the assistant at `place`, None for what is no verdict."""
-    share = share_of_a(label)
-    return share if share is None or place == "A" else 1 - share

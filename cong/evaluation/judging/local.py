@@ -6,6 +6,7 @@
 What is compared, and the verdict, are those of all judges.
 """
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -94,4 +95,6 @@ def _rewards(world: World, pair: Pair) -> tuple[float, float]:
 
 
 def _preferred(ours: float, theirs: float) -> Verdict:
+    if not math.isfinite(ours) or not math.isfinite(theirs):
+        raise FloatingPointError(f"rewards {ours} and {theirs} cannot be compared")
     return Verdict(preference=1.5 if ours == theirs else 1.0 + (ours > theirs))
