@@ -71,6 +71,28 @@ def grid_cells(
     return guarded(experiment.path, lambda: merge(found))
 
 
+def accepted_cells(
+    experiment: Experiment, scale: Scale, settings: dict[str, Any], grid: dict[str, tuple[Any, ...]]
+) -> list[Cell]:
+    """Return the cells at those points that the experiment accepts, for a search.
+
+    Raises `UserError` when it accepts none, or none at the first or the last value of an axis: those were asked for.
+    """
+    found: list[tuple[Point, list[Cell]]] = []
+    refused: list[tuple[Point, UserError]] = []
+    for point in points(grid):
+        try:
+            found.append((point, experiment.cells(scale, {**settings, **point})))
+        except UserError as error:
+            refused.append((point, error))
+    accepted = [point for point, _ in found]
+    for point, error in refused:
+        ends = [axis for axis, values in grid.items() if point[axis] in (values[0], values[-1])]
+        if not accepted or not all(any(other[axis] == point[axis] for other in accepted) for axis in ends):
+            raise error
+    return guarded(experiment.path, lambda: merge(found))
+
+
 def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
     """Yield every combination, the last axis running fastest; one empty point for an empty grid."""
     for combination in itertools.product(*grid.values()):

@@ -16,7 +16,7 @@ from cong.graph.resources import Resources
 from cong.graph.runner import Runner, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage
 from cong.graph.store import Store
-from cong.grid import chosen_grid, grid_cells
+from cong.grid import accepted_cells, chosen_grid, grid_cells
 from cong.memory import check_fits
 from cong.mirror import undeclared
 from cong.runs import recorded
@@ -61,12 +61,12 @@ def prepare(
     """Load an experiment and plan it; raise `UserError` for every mistake that can be seen without running.
 
     `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it,
-    which counts unless `own_grid` is false.
+    which counts unless `own_grid` is false: then the grid is that of a search, without points that are refused.
     """
     experiment = load(path)
     settings = experiment.settings(assignments)
     values = chosen_grid(experiment, settings, grid, own=experiment.grid if own_grid else ())
-    cells = grid_cells(experiment, scale_named(scale), settings, values)
+    cells = (grid_cells if own_grid else accepted_cells)(experiment, scale_named(scale), settings, values)
     plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
         experiment=experiment,

@@ -8,14 +8,16 @@ the terminal and the tracker.
     Sweep(store=store, resources=resources, capacity=capacity, observers=observers).run(plan)
 """
 
+import math
 import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cong.errors import UserError
 from cong.graph.cluster import this_node
 from cong.graph.demand import Capacity, Demand
 from cong.graph.plan import Plan
@@ -24,7 +26,7 @@ from cong.graph.runner import TICK, Observer, Runner, StageFailed, first_line, r
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
 
-VALUE = "value"
+VALUE, WHY = "value", "why"
 _CELL, _EVENT = "cell", "event"
 _DEATHS = 2
 
@@ -32,7 +34,7 @@ Failures = list[tuple[Stage, BaseException]]
 Work = Callable[[Mapping[str, Any]], Plan]
 """From the configuration of a trial to what it is to compute."""
 Value = Callable[[Mapping[str, Any]], float]
-"""From the configuration of a finished trial to the number that a searcher is told."""
+"""From the configuration of a finished trial to the number that a searcher is given; one that is not finite is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,30 +47,29 @@ class Sweep:
     observers: tuple[Observer, ...] = ()
     tracking_run: str | None = None
 
+    @property
+    def _runner(self) -> Runner:
+        return Runner(store=self.store, resources=self.resources, tracking_run=self.tracking_run)
+
     def run(self, plan: Plan) -> None:
         """Compute what the cells of a plan lack; raise `StageFailed` at the end when something failed."""
         shared, own = split(plan)
         failures = self.run_stages(shared, forced=plan.forced)
         lost = {stage.fingerprint for stage, _ in failures}
-        plans = {
-            name: _part(todo, forced=plan.forced)
-            for name, todo in own.items()
-            if not lost & {stage.fingerprint for stage in topological([plan.targets[name]])}
-        }
+        plans = {name: _part(todo, forced=plan.forced) for name, todo in own.items() if not lost & _all(plan, name)}
         if plans:
             listener = Listener(observers=self.observers, stages=plan.todo)
             self._fit_cells(plans, listener)
             failures += listener.failures
+            if listener.refused and not failures:
+                raise UserError(listener.refused[0][1])
         if failures:
             raise StageFailed(failures)
 
     def run_stages(self, stages: Sequence[Stage], *, forced: frozenset[str] = frozenset()) -> Failures:
         """Compute stages without trials; return what failed."""
-        runner = Runner(
-            store=self.store, resources=self.resources, observers=self.observers, tracking_run=self.tracking_run
-        )
         try:
-            runner.run(_part(stages, forced=forced))
+            replace(self._runner, observers=self.observers).run(_part(stages, forced=forced))
         except StageFailed as failed:
             return failed.failures
         return []
@@ -76,12 +77,11 @@ class Sweep:
     def _fit_cells(self, plans: dict[str, Plan], listener: "Listener") -> None:
         from ray import tune
 
-        todo = [stage for plan in plans.values() for stage in plan.todo]
         self.fit(
             work=lambda config: plans[config[_CELL]],
             value=lambda config: 0.0,
             space={_CELL: tune.grid_search(list(plans))},
-            stages=todo,
+            stages=[stage for plan in plans.values() for stage in plan.todo],
             listener=listener,
         )
 
@@ -100,25 +100,17 @@ class Sweep:
 
         _quiet()
         at_once, share = concurrency(stages, self.resources, self.capacity)
-        trial = tune.with_parameters(
-            _trial,
-            work=work,
-            value=value,
-            runner=Runner(store=self.store, resources=self.resources, tracking_run=self.tracking_run, share=share),
-        )
+        runner = replace(self._runner, share=share)
+        trial = tune.with_parameters(_trial, work=work, value=value, runner=runner)
         config = tune.TuneConfig(
             metric=VALUE, max_concurrent_trials=at_once, reuse_actors=True, **{"mode": "max", **search}
         )
         # Nothing of it is needed afterwards: what was finished is in the store, and found there by the next run.
         with tempfile.TemporaryDirectory(prefix="cong-tune-") as scratch:
             run = tune.RunConfig(
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=_DEATHS),
-                callbacks=[_callback(listener)],
-                verbose=0,
-            )
-            # A place on the driver's own node, so that no other node's end takes it along. No CPU: a trial only gives
-            # orders, and with two CPUs two of them would leave room for one stage.
+                storage_path=scratch, failure_config=tune.FailureConfig(max_failures=_DEATHS),
+                callbacks=[_callback(listener)], verbose=0)  # fmt: skip
+            # A place on the driver's own node, so that no other node's end takes it along. No CPU: a trial only waits.
             tuner = tune.Tuner(
                 tune.with_resources(trial, this_node()), param_space=space, tune_config=config, run_config=run
             )
@@ -165,6 +157,8 @@ class Listener:
     def __init__(self, *, observers: Sequence[Observer], stages: Sequence[Stage]) -> None:
         self.observers = observers
         self.failures: Failures = []
+        self.refused: list[tuple[Mapping[str, Any], str]] = []
+        """Configurations that could not be run, or have no finite value, each with the reason."""
         self._stages: dict[str, Stage] = {}
         self._running: dict[str, tuple[str, Stage]] = {}
         self._last_tick = 0.0
@@ -173,8 +167,10 @@ class Listener:
     def begin(self, trial: str, config: Mapping[str, Any]) -> None:
         """A trial begins, or begins again."""
 
-    def end(self, trial: str, config: Mapping[str, Any], value: float) -> None:
-        """A trial has ended; `value` is NaN when a stage of it failed."""
+    def end(self, trial: str, config: Mapping[str, Any], value: float, why: str | None) -> None:
+        """A trial has ended; `value` is NaN when a stage of it failed, or for the reason `why`."""
+        if why is not None:
+            self.refused.append((config, why))
 
     def add(self, stages: Sequence[Stage]) -> None:
         """Learn of stages that trials may report."""
@@ -203,8 +199,7 @@ class Listener:
 
     def die(self, trial: str) -> None:
         """A trial is given up, and the stages that it ran."""
-        stages = [stage for owner, stage in self._running.values() if owner == trial]
-        for stage in stages:
+        for stage in [stage for owner, stage in self._running.values() if owner == trial]:
             self.fail(stage, RuntimeError("the process of its trial died, and those that took its place"))
 
     def tick(self) -> None:
@@ -237,16 +232,18 @@ class _Report:
 
 
 def _trial(config: dict[str, Any], *, work: Work, value: Value, runner: Runner) -> None:
-    from dataclasses import replace
-
     from ray import tune
 
-    failed = False
+    number, why = math.nan, None
     try:
         replace(runner, observers=(_Report(),)).run(work(config))
+        number = value(config)
+        why = None if math.isfinite(number) else f"the value is {number}"
     except StageFailed:
-        failed = True  # Every failure was reported; an error here would make Tune try the trial again.
-    tune.report({_EVENT: None, VALUE: float("nan") if failed else value(config)})
+        pass  # Every failure was reported; an error here would make Tune try the trial again.
+    except UserError as error:
+        why = str(error)
+    tune.report({_EVENT: None, VALUE: number if math.isfinite(number) else math.nan, WHY: why})
 
 
 def _callback(listener: Listener) -> Any:
@@ -257,7 +254,7 @@ def _callback(listener: Listener) -> Any:
             listener.begin(trial.trial_id, trial.config)
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            listener.end(trial.trial_id, trial.config, trial.last_result[VALUE])
+            listener.end(trial.trial_id, trial.config, trial.last_result[VALUE], trial.last_result.get(WHY))
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if result.get(_EVENT):
@@ -270,6 +267,10 @@ def _callback(listener: Listener) -> Any:
             listener.tick()
 
     return Callback()
+
+
+def _all(plan: Plan, name: str) -> set[str]:
+    return {stage.fingerprint for stage in topological([plan.targets[name]])}
 
 
 def _part(stages: Sequence[Stage], *, forced: frozenset[str]) -> Plan:

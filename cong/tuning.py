@@ -8,24 +8,29 @@ share, the second trial waits for the first one's. No stage reports the measure 
 early.
 """
 
+import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from cong.errors import UserError
 from cong.experiment import Cell, collect
-from cong.graph.demand import Capacity
+from cong.graph.demand import Capacity, count
 from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
-from cong.graph.plan import make_plan
+from cong.graph.plan import Plan, make_plan
 from cong.graph.runner import Observer, StageFailed, check_capacity, executor
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
 from cong.grid import Point, points
 from cong.launch import Job, check_resources, check_stages, share_definitions, write_page
+from cong.memory import check_fits
 from cong.report import Block, Figure, Table, Text
 from cong.scales import scale
 from cong.search import Axis, Search, rounded
@@ -52,24 +57,38 @@ class Points:
         # More trials go on with the same search.
         identity = fingerprint({**asdict(search), "trials": None, "settings": job.settings})
         self._path = job.store.root / "searches" / f"{job.name}-{identity[:8]}.json"
-        self.known: list[Point] = json.loads(self._path.read_text()) if self._path.exists() else []
+        self.known: list[Point] = self._load()
 
     def add(self, point: Point) -> None:
-        """Remember a point."""
-        if point not in self.known:
-            self.known.append(point)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(self._path, json.dumps(self.known, indent=1))
+        """Remember a point, beside those that another process has found meanwhile."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(self._path.with_suffix(".lock"))):
+            theirs = self._load()
+            self.known += [other for other in theirs if other not in self.known]
+            if point not in self.known:
+                self.known.append(point)
+            if self.known != theirs:
+                replace_text(self._path, json.dumps(self.known, indent=1))
+
+    def _load(self) -> list[Point]:
+        return json.loads(self._path.read_text()) if self._path.exists() else []
 
     def found(self) -> list[Found]:
-        """Return what is finished, the best first."""
-        done = [(point, cells_at(self.job, point)) for point in self.known]
+        """Return what is finished and has a finite measure, the best first."""
+        done = [(point, cells) for point in self.known if (cells := self._accepted(point)) is not None]
         judged = [
             Found(point=point, cells=cells, value=mean_of(self.search.measure, cells, self.job.store))
             for point, cells in done
             if all(self.job.store.is_complete(cell.stage) for cell in cells)
         ]
-        return sorted(judged, key=lambda found: found.value, reverse=not self.search.lowest)
+        finite = [one for one in judged if math.isfinite(one.value)]
+        return sorted(finite, key=lambda found: found.value, reverse=not self.search.lowest)
+
+    def _accepted(self, point: Point) -> list[Cell] | None:
+        try:
+            return cells_at(self.job, point)
+        except UserError:
+            return None  # The experiment took it when it was found, and has changed since.
 
 
 def cells_at(job: Job, point: Mapping[str, Any]) -> list[Cell]:
@@ -79,12 +98,31 @@ def cells_at(job: Job, point: Mapping[str, Any]) -> list[Cell]:
 
 
 def mean_of(measure: str, cells: Sequence[Cell], store: Store) -> float:
-    """Return the mean of a measure over finished cells; raise `UserError` when they have none of that name."""
+    """Return the mean of a measure over finished cells, NaN or infinite when that of one cell is.
+
+    Raises `UserError` when they have no number of that name.
+    """
     values = [store.record(cell.stage)["results"] for cell in cells]
-    if any(measure not in found for found in values):
+    numbers = [found.get(measure) for found in values]
+    if not all(isinstance(number, int | float) for number in numbers):
         known = ", ".join(sorted(name for name, value in values[0].items() if isinstance(value, int | float)))
         raise UserError(f"--measure {measure}: the cells' results hold {known}")
-    return math.fsum(found[measure] for found in values) / len(values)
+    strange = [number for number in numbers if not math.isfinite(number)]
+    return strange[0] if strange else math.fsum(numbers) / len(numbers)
+
+
+def planned(job: Job, cells: Sequence[Cell]) -> Plan:
+    """Return what cells of one point lack; raise `UserError` when a stage of it cannot be run as the profile says."""
+    plan = make_plan({cell.name: cell.stage for cell in cells}, job.store)
+    try:
+        for stage in plan.todo:
+            stage.demand(job.resources)
+            stage.check()
+            stage.check_execution(job.resources)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    check_fits(plan.todo, job.resources)
+    return plan
 
 
 def tune(job: Job, search: Search) -> Path:
@@ -116,12 +154,12 @@ def _tracked(job: Job, search: Search, capacity: Capacity) -> Path:
         tracking_run=tracker.run_id,
     )
     try:
-        failures = _run(sweep, search, finished, tracker)
+        failures, refused = _run(sweep, search, finished, tracker)
         found = finished.found()
         if not found:
-            raise StageFailed(failures)
+            raise StageFailed(failures) if failures else UserError(_nothing(refused))
         results = collect([cell for one in found for cell in one.cells], job.store)
-        blocks = list(_blocks(search, found, failed=len(failures)))
+        blocks = list(_blocks(search, found, failed=len(failures), refused=refused))
         written = write_page(job, name, blocks, _stages(found), results)
         job.store.share(written.page.parent)
     except BaseException:
@@ -134,7 +172,8 @@ def _tracked(job: Job, search: Search, capacity: Capacity) -> Path:
     return written.page
 
 
-def _run(sweep: Sweep, search: Search, finished: "Points", tracker: "Tracker") -> Failures:
+def _run(sweep: Sweep, search: Search, finished: "Points", tracker: "Tracker") -> tuple[Failures, list[str]]:
+    """Compute; return what failed, and a line for every point that is left out for another reason."""
     job = finished.job
     failures = sweep.run_stages(_common(job))
     if failures:
@@ -145,7 +184,7 @@ def _run(sweep: Sweep, search: Search, finished: "Points", tracker: "Tracker") -
         return cells_at(job, rounded(config))
 
     sweep.fit(
-        work=lambda config: make_plan({cell.name: cell.stage for cell in cells(config)}, job.store),
+        work=lambda config: planned(job, cells(config)),
         value=lambda config: mean_of(search.measure, cells(config), job.store),
         space={axis.name: axis.domain() for axis in search.axes},
         stages=job.plan.stages,
@@ -154,7 +193,8 @@ def _run(sweep: Sweep, search: Search, finished: "Points", tracker: "Tracker") -
         num_samples=search.trials,
         search_alg=search.algorithm(finished.known[: search.trials]),
     )
-    return listener.failures
+    # A random search comes to some points several times.
+    return listener.failures, list(dict.fromkeys(f"{_text(rounded(at))}: {why}" for at, why in listener.refused))
 
 
 class _SearchListener(Listener):
@@ -166,24 +206,32 @@ class _SearchListener(Listener):
         self._begun: set[str] = set()
 
     def begin(self, trial: str, config: Mapping[str, Any]) -> None:
-        cells = cells_at(self._points.job, rounded(config))
+        try:
+            cells = cells_at(self._points.job, rounded(config))
+        except UserError:
+            return  # The trial reports it when it ends.
         self.add(topological([cell.stage for cell in cells]))
         if trial not in self._begun:
             self._begun.add(trial)
             for cell in cells:
                 self._tracker.add(cell)
 
-    def end(self, trial: str, config: Mapping[str, Any], value: float) -> None:
-        if not math.isnan(value):
+    def end(self, trial: str, config: Mapping[str, Any], value: float, why: str | None) -> None:
+        super().end(trial, config, value, why)
+        if why is not None:
+            print(f"note: left out at {_text(rounded(config))}: {why}", file=sys.stderr, flush=True)
+        elif math.isfinite(value):
             self._points.add(rounded(config))
 
 
 def _common(job: Job) -> list[Stage]:
     """Return the stages to run that every point needs, seen at the ends of all axes."""
-    needed = [
-        {stage.fingerprint for cell in cells_at(job, point) for stage in topological([cell.stage])}
-        for point in points(job.grid)
-    ]
+    needed = []
+    for point in points(job.grid):
+        # Of a point that the experiment refuses nothing is needed.
+        with contextlib.suppress(UserError):
+            stages = topological([cell.stage for cell in cells_at(job, point)])
+            needed.append({stage.fingerprint for stage in stages})
     everywhere = set.intersection(*needed)
     return [stage for stage in job.plan.todo if stage.fingerprint in everywhere]
 
@@ -200,9 +248,17 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _blocks(search: Search, found: Sequence[Found], *, failed: int) -> Iterator[Block]:
+def _nothing(refused: Sequence[str]) -> str:
+    """Return why a search that computed something has no best point."""
+    first = refused[0] if refused else "no trial has ended"
+    return f"none of {count(len(refused), 'point')} of the search can be used: {first}"
+
+
+def _blocks(search: Search, found: Sequence[Found], *, failed: int, refused: Sequence[str]) -> Iterator[Block]:
     if failed:
         yield Text(text=f"{failed} stage(s) failed; their points are left out.", warning=True)
+    if refused:
+        yield Text(text=f"{count(len(refused), 'point')} left out: {'; '.join(refused)}.", warning=True)
     numeric = [axis for axis in search.axes if all(isinstance(value, int | float) for value in axis.values)]
     if numeric:
         yield Figure(
