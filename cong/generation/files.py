@@ -130,7 +130,7 @@ def _rows(job: FileJob) -> Iterator[Row]:
         seen.add(prompt_id)
         for alpha in job.alphas:
             yield {
-                "row_id": f"{number}#{alpha:g}",
+                "row_id": f"{number}#{alpha!r}",
                 "prompt_id": prompt_id,
                 "prompt": whole_text(row["prompt"]) if isinstance(row.get("prompt"), str) else None,
                 "messages": json.dumps(turns) if turns else None,
