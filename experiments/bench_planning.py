@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from cong import launch
 from cong.graph.resources import load_profile
 from cong.graph.store import Store
+from cong.run import launch
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from cong import launch
+from cong.experiment.grid import expand
 from cong.graph.resources import load_profile
 from cong.graph.stage import topological
 from cong.graph.store import Store
-from cong.grid import expand
+from cong.run import launch
 
 EXPERIMENT = Path(__file__).with_name("alpha_sweep.py")
 

@@ -37,7 +37,7 @@ from bench_tools import Run, measure, spread
 from transformers.utils import logging
 
 from cong.decoding import Decoding, Request
-from cong.decoding.vllm_engine import VllmEngine
+from cong.decoding.inside_vllm.engine import VllmEngine
 
 
 def engine(post: Path, pre: Path | None, arguments: Any) -> VllmEngine:

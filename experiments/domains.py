@@ -10,10 +10,11 @@ Math is judged by the final answer, code by running it against tests in a sandbo
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import methods
 from cong.experiment import Cell, Results
+from cong.paper import tables
+from cong.paper.published import Published, load_published
 from cong.report import Block, Entry, Table, ranked_table
-from cong.report.published import Published, load_published
 from cong.report.statistics import difference, estimate, select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")

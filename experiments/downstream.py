@@ -9,10 +9,11 @@ At paper scale the seven tasks of the paper, at tiny scale the synthetic world's
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import methods
 from cong.experiment import Cell, Result, Results
+from cong.paper import tables
+from cong.paper.published import Published, change_of, load_published
 from cong.report import Block, Entry, Table, ranked_table
-from cong.report.published import Published, change_of, load_published
 from cong.report.statistics import mean_difference, select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")

@@ -9,10 +9,10 @@ The strong model is Qwen2.5-14B, or what stands for it. The paper does not name 
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import tables
 from cong.experiment import Cell, Results
+from cong.paper import tables
+from cong.paper.published import load_published
 from cong.report import Block
-from cong.report.published import load_published
 from cong.report.statistics import values_of
 
 PAPER = Path(__file__).with_name("paper.toml")

@@ -14,10 +14,11 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import methods
 from cong.experiment import Cell, Results
+from cong.paper import tables
+from cong.paper.published import load_published
 from cong.report import Block, Table
-from cong.report.published import load_published
 from cong.report.statistics import estimate, select, values_of
 
 FAMILIES = ("qwen", "llama", "llama-qwen", "qwen-llama")

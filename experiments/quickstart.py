@@ -14,8 +14,9 @@ At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by Ar
 import dataclasses
 from collections.abc import Iterator
 
-from cong import methods, tables
+from cong import methods
 from cong.experiment import Cell, Results
+from cong.paper import tables
 from cong.report import Better, Block, Entry, Figure, Table, Text, ranked_table
 from cong.report.statistics import difference, estimate, select, spearman, values_of
 

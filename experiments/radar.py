@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import tables
 from cong.experiment import Cell, Results
+from cong.paper import tables
+from cong.paper.published import Published, load_published, number
 from cong.report import Block, Figure
-from cong.report.published import Published, load_published, number
 from cong.report.statistics import select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")

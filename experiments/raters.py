@@ -13,14 +13,15 @@ reward with a normal error. What they say is no rating by people.
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import methods
 from cong.data import read_rows
+from cong.data.prompts import LocalFile
 from cong.evaluation.judging import LocalJudge
 from cong.evaluation.rating import AGREEMENT, PAGE, WIN_RATES, Ratings, RatingSample, SimulatedRaters
 from cong.experiment import Cell, Results
-from cong.prompts import LocalFile
+from cong.paper import tables
+from cong.paper.published import load_published
 from cong.report import Block, Entry, Table, Text, ranked_table
-from cong.report.published import load_published
 from cong.report.statistics import over_seeds, select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")

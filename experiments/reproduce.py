@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cong.experiment import Cell, Results
+from cong.experiment.parts import PART, Page, Part, page
 from cong.graph.resources import Resources
-from cong.parts import PART, Page, Part, page
+from cong.paper.observations import Claim, Observation, observation_blocks
+from cong.paper.published import Published, change_of, contradictions, load_published, load_quoted
+from cong.paper.tables import is_contest
 from cong.report import Block, Links
-from cong.report.observations import Claim, Observation, observation_blocks
-from cong.report.published import Published, change_of, contradictions, load_published, load_quoted
 from cong.report.statistics import (
     Estimate,
     Terms,
@@ -28,7 +29,6 @@ from cong.report.statistics import (
     slope_terms,
     values_of,
 )
-from cong.tables import is_contest
 
 HERE = Path(__file__).parent
 FAMILIES = ("qwen", "llama")

@@ -7,9 +7,10 @@ A point is a response of the weak pair to a held-out prompt.
 
 from collections.abc import Iterator
 
-from cong import methods, tables
+from cong import methods
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Results
+from cong.paper import tables
 from cong.report import Block, Figure, Table
 from cong.report.statistics import difference, estimate, over_seeds, select, spearman, values_of
 

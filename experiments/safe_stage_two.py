@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from cong import methods
 from cong.experiment import Cell, Results
-from cong.generation import ConfidentPairs
 from cong.report import Block, Table, Text
 from cong.report.statistics import Estimate, difference, estimate, select, values_of
+from cong.scoring import ConfidentPairs
 
 STAGE_ONE = ("5e-4x2", "2e-4x1", "1e-4x1", "5e-5x1")
 DECODINGS = ("greedy", "sampled")

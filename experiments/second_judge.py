@@ -11,10 +11,10 @@ scale the second judge is a model of the GPT-5 line, on AlpacaEval 2 and Arena-H
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import tables
 from cong.experiment import Cell, Results
+from cong.paper import tables
+from cong.paper.published import load_published
 from cong.report import Block, Table
-from cong.report.published import load_published
 from cong.report.statistics import select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")

@@ -10,14 +10,15 @@ model needs: its data and the weak model's alignment too. GPU-hours, or hours of
 from collections.abc import Iterator
 from pathlib import Path
 
-from cong import methods, tables
+from cong import methods
 from cong.experiment import Cell, Results
 from cong.graph.resources import Resources
+from cong.paper import tables
+from cong.paper.published import Published, load_published
 from cong.report import Block, Entry, Text, ranked_table
 from cong.report.costs import method_costs, trainings_of, unit_of
-from cong.report.published import Published, load_published
 from cong.report.statistics import over_seeds, select, spearman, values_of
-from cong.workload import reckon
+from cong.run.workload import reckon
 
 PAPER = Path(__file__).with_name("paper.toml")
 METHODS = ("Weak SFT (pre)", "Weak SFT (post)", "WSPO", "ConG-S", "ConG")

@@ -12,7 +12,7 @@ import pytest
 from commands import SECRET
 
 from cong.graph.store import Store
-from cong.launch import Job
+from cong.run.launch import Job
 
 SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -50,8 +50,8 @@ def ray_of_two_cpus() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The small experiment, run once in this process without Ray, with secrets in the environment."""
-    from cong import launch
     from cong.graph.resources import Resources
+    from cong.run import launch
 
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRETS:

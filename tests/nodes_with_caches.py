@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from cong.data import Row, read_rows, write_rows
-from cong.generation.rows import map_rows
+from cong.data.map_rows import map_rows
 from cong.graph.demand import Demand
 from cong.graph.plan import make_plan
 from cong.graph.remote import ObjectStore

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from cong.data import write_rows
+from cong.data.prompts import LocalFile, PromptFile
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Result, Results
-from cong.prompts import LocalFile, PromptFile
 from cong.report import Entry, Figure, Table, Text, ranked_table, write_report
 from cong.report.browser import browse
 

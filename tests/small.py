@@ -3,13 +3,12 @@
 import dataclasses
 
 from cong import methods
-from cong.contests import Contest
 from cong.evaluation import ExactComparison, NoisyComparison
+from cong.evaluation.contests import Contest
 from cong.experiment import Cell
-from cong.generation import ExactReward
-from cong.prompts import SyntheticPrompts
 from cong.scales import Scale, scale
-from cong.synthetic.stages import BuildTokenizer, Pretrain
+from cong.scoring import ExactReward
+from cong.synthetic.stages import BuildTokenizer, Pretrain, SyntheticPrompts
 from cong.synthetic.world import World
 
 WORLD = World(categories=2, attributes=2)

@@ -8,7 +8,7 @@ import pytest
 
 from cong import methods
 from cong.experiment import Cell, Experiment, load
-from cong.grid import grid_cells, merge
+from cong.experiment.grid import grid_cells, merge
 from cong.scales import scale
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

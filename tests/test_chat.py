@@ -7,10 +7,10 @@ import pytest
 import spoken
 from transformers.utils import chat_template_utils
 
-from cong.chat import CHAT_DATE, asks_for_date, encode_chat, load_tokenizer
 from cong.data import chat_prompt_ids
 from cong.errors import UserError
 from cong.models import ASKING_FOR_DATE, HubModel, LocalModel
+from cong.models.chat import CHAT_DATE, asks_for_date, encode_chat, load_tokenizer
 from cong.training.rows import completion_rows, preference_rows
 
 LLAMA = (

@@ -11,11 +11,11 @@ from spoken import INLINE
 from test_training_tiny import make_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from cong.data.map_rows import Actor
 from cong.decoding import load_checked, load_model, load_pair
 from cong.errors import UserError
-from cong.generation.rows import Actor
 from cong.models import LocalModel, check_model
-from cong.weightfiles import check_weight_files, tensor_names
+from cong.models.weightfiles import check_weight_files, tensor_names
 
 FLOAT = {"dtype": "float32", "device": "cpu"}
 WEIGHTS = "model.safetensors"

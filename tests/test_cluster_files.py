@@ -15,8 +15,8 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from cong.architecture import PUBLISHED
 from cong.graph.resources import Resources, load_profile
+from cong.models.architecture import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"

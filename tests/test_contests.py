@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from toy import INLINE, run
 
-from cong.contests import ARENA_HARD, ARENA_HARD_ANSWERS, BaselineAnswers, published_contests
 from cong.data import PROMPTS, RESPONSES, read_rows
 from cong.evaluation import ArenaHardJudge
+from cong.evaluation.contests import ARENA_HARD, ARENA_HARD_ANSWERS, BaselineAnswers, published_contests
 from cong.graph.runner import StageFailed
 from cong.graph.store import Store
 

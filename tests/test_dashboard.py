@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from commands import EXPERIMENT, QUICKSTART, ROOT, SECRET, cong, one_line
 
-from cong import dashboard, launch
 from cong.errors import UserError
 from cong.graph.demand import Capacity, Demand
 from cong.graph.resources import load_profile
 from cong.graph.runner import check_capacity
 from cong.graph.store import Store
+from cong.run import launch
+from cong.submit import dashboard
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import torch
 from reference_decoding import STOP_IDS, ragged_prompts, reference_greedy, tiny_model
 from transformers import AutoConfig, PreTrainedConfig
 
-from cong.architecture import from_config
 from cong.decoding import ContrastivePair, Decoding, GenerateEngine, Request, SlotEngine
 from cong.decoding.models import check_decodable, common_max_context, common_positions
 from cong.decoding.sizing import architecture
 from cong.errors import UserError
 from cong.generation.backends import make_engine
 from cong.graph.resources import Resources
+from cong.models.architecture import from_config
 
 OLD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
 FALCON = {"alibi": False, "num_kv_heads": 2}

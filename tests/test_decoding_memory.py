@@ -11,7 +11,7 @@ from cong.decoding.backbone import Backbone, prefill_groups
 from cong.decoding.cache import GROWTH, SlotCache
 from cong.decoding.sizing import USABLE, architecture, slots_that_fit
 from cong.decoding.state import SlotState
-from cong.memory import MOST_SLOTS, SCORE_COPIES, state_bytes
+from cong.models.memory import MOST_SLOTS, SCORE_COPIES, state_bytes
 
 DECODING = Decoding(max_new_tokens=10, repetition_penalty=1.2)
 

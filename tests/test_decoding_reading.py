@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_decoding import STOP_IDS, ragged_prompts, reference_greedy, tiny_pair
 
-from cong.architecture import Architecture
 from cong.decoding import Decoding, Request, SlotEngine, attention, slots, varlen
 from cong.decoding.bands import Band, bands, moves
+from cong.models.architecture import Architecture
 
 SHAPE = Architecture(
     layers=1, width=32, heads=4, kv_heads=2, head_width=8, inner=64, vocabulary=97, tied=True, positions=64

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from cong import digests
-from cong.digests import directory_digest
-from cong.models import LocalModel
+from cong.models import LocalModel, digests
+from cong.models.digests import directory_digest
 
 MIB = 1 << 20
 

@@ -7,23 +7,24 @@ from pathlib import Path
 import pytest
 from toy import INLINE
 
-from cong.benchmarks import GSM8K, HUMANEVAL, BenchmarkPrompts, benchmark_rows
 from cong.data import PROMPTS, RESPONSES, SCORES, read_rows, write_rows
+from cong.data.answers import final_answer, same_answer
+from cong.data.benchmarks import GSM8K, HUMANEVAL, BenchmarkPrompts, benchmark_rows
 from cong.errors import UserError
-from cong.evaluation.answers import final_answer, same_answer
-from cong.evaluation.sandbox import Limits, run_tests
-from cong.generation import AnswerMatch, Generate, Score, UnitTests
-from cong.generation.scorers import program_of
+from cong.generation import Generate
 from cong.graph.plan import make_plan
 from cong.graph.runner import Runner
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
 from cong.models import LocalModel
-from cong.prompts import SyntheticPrompts
+from cong.sandbox import Limits, run_tests
 from cong.scales import scale
+from cong.scoring import AnswerMatch, Score, UnitTests
+from cong.scoring.scorers import program_of
 from cong.synthetic.code_world import CodeWorld
 from cong.synthetic.domain import Document
 from cong.synthetic.math_world import GOOD_OPENER, MathWorld
+from cong.synthetic.stages import SyntheticPrompts
 from cong.synthetic.world import World, make_documents, make_prompts
 
 LIMITS = Limits()

@@ -14,8 +14,8 @@ from cong.graph.plan import make_plan
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.stage import Stage
 from cong.graph.store import Store
-from cong.launch import Job
 from cong.models import LocalModel
+from cong.run.launch import Job
 from cong.synthetic.reward import BEST, exact_reward
 from cong.synthetic.tasks import CHOICES, GENERATED, WorldTasks
 from cong.synthetic.world import World

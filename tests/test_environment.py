@@ -9,6 +9,7 @@ import pytest
 from test_training_tiny import losses, make_model, texts
 from toy import run
 
+from cong.data.prompts import LocalFile
 from cong.errors import UserError
 from cong.evaluation import ResponseFile
 from cong.graph.cluster import explain
@@ -16,7 +17,6 @@ from cong.graph.environment import GROUP, let_through, stage_environment
 from cong.graph.resources import Resources, load_profile
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
-from cong.prompts import LocalFile
 from cong.training import SFT
 from cong.training.launch import _for_worker
 

@@ -103,7 +103,7 @@ def _experiment(post: str, pre: str, *, prompts: str | None = None) -> str:
     return (
         f'import sys\nsys.path.insert(0, "{ROOT / "tests"}")\nimport small\n'
         "from cong.experiment import Cell\nfrom cong.generation import ContrastiveGenerate\n"
-        "from cong.models import LocalModel\nfrom cong.prompts import LocalFile, PromptFile\n"
+        "from cong.models import LocalModel\nfrom cong.data.prompts import LocalFile, PromptFile\n"
         f"def cells(scale):\n    stage = ContrastiveGenerate(post={post}, pre={pre}, prompts={source}, alpha=0.5, "
         "max_new_tokens=4)\n    return [Cell(stage=stage, axes={'a': 1})]\n"
     )

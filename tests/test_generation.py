@@ -10,18 +10,19 @@ from toy import INLINE
 
 from cong import methods
 from cong.data import PAIRS, RESPONSES, SCORES, by_prompt, check_prompts, read_rows, row_seed, write_rows
+from cong.data.map_rows import map_rows
+from cong.data.prompts import LocalFile, PromptFile
 from cong.errors import UserError
-from cong.generation import BestAgainstWorst, ContrastiveGenerate, Generate, PreferencePairs, Score
-from cong.generation.rows import map_rows
+from cong.generation import ContrastiveGenerate, Generate
 from cong.graph.plan import make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import Runner
 from cong.graph.stage import Context, topological
 from cong.graph.store import Store
-from cong.launch import Job
 from cong.models import HubModel, LocalModel
-from cong.prompts import LocalFile, PromptFile
+from cong.run.launch import Job
 from cong.scales import scale
+from cong.scoring import BestAgainstWorst, PreferencePairs, Score
 
 
 def stages_of(job: Job, kind: type) -> list:
@@ -211,7 +212,7 @@ def test_a_reward_model_in_hugging_face_format_scores_conversations(small_run, t
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    from cong.generation import RewardModel
+    from cong.scoring import RewardModel
 
     source = next(small_run.store.root.glob("Pretrain/*/model"))
     config = AutoConfig.from_pretrained(source, num_labels=1)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pytest
 from toy import INLINE, Number, Sum, read, run, runs
 
-from cong import launch
 from cong.graph.plan import make_plan
 from cong.graph.stage import Context, Stage
 from cong.graph.store import RECORD, SUCCESS
+from cong.run import launch
 
 
 @dataclass(frozen=True, kw_only=True)

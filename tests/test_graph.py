@@ -12,7 +12,7 @@ import pytest
 from toy import INLINE, Broken, Held, Holding, Huge, Number, Slow, Sum, read, run, runs
 
 from cong.errors import UserError
-from cong.graph import lease, runner
+from cong.graph import runner
 from cong.graph.demand import Demand
 from cong.graph.execute import Assignment
 from cong.graph.journal import append_metrics, read_metrics, read_progress, truncate_metrics, write_progress
@@ -20,7 +20,7 @@ from cong.graph.plan import make_plan
 from cong.graph.resources import Resources, load_profile
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.stage import topological
-from cong.graph.store import RECORD, SUCCESS, Store
+from cong.graph.store import RECORD, SUCCESS, Store, lease
 
 ONE, TWO = Number(value=1), Number(value=2)
 THREE = Sum(parts=(ONE, TWO))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cong import launch
 from cong.errors import UserError
+from cong.experiment.grid import expand
 from cong.graph.resources import Resources
 from cong.graph.store import Store
-from cong.grid import expand
+from cong.run import launch
 
 EXPERIMENT = '''
 """A toy"""

@@ -17,6 +17,7 @@ from judge_server import JudgeServer, serving
 from toy import INLINE
 
 from cong.data import read_rows
+from cong.data.prompts import LocalFile
 from cong.errors import UserError
 from cong.evaluation import (
     ARENA_HARD_TABLE,
@@ -39,7 +40,6 @@ from cong.graph.plan import make_plan
 from cong.graph.resources import load_profile
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.store import Store
-from cong.prompts import LocalFile
 from cong.synthetic.world import CLOSING, GOOD_OPENER, PART_MARK, World, make_prompts, read_prompt
 
 KEY = f"sk-{SECRET}-0123456789"

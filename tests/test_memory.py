@@ -12,10 +12,10 @@ from reference_decoding import ragged_prompts, tiny_pair
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cong import memory
-from cong.architecture import PUBLISHED, Architecture
 from cong.decoding import Decoding, Request, SlotEngine, logprobs, teacher_forced_logprobs
 from cong.decoding.sizing import architecture
+from cong.models import memory
+from cong.models.architecture import PUBLISHED, Architecture
 from cong.scales import CHECKPOINTS
 from cong.synthetic.models import SIZES
 from cong.synthetic.models import architecture as tiny_architecture

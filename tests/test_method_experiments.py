@@ -14,8 +14,8 @@ from cong.graph.plan import make_plan
 from cong.graph.runner import Runner, StageFailed
 from cong.graph.stage import topological
 from cong.graph.store import Store
-from cong.launch import Job
 from cong.report import Table, Text, write_report
+from cong.run.launch import Job
 from cong.scales import Scale, scale
 from cong.training import DPO
 

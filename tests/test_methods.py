@@ -14,7 +14,7 @@ from toy import INLINE, run
 
 from cong import methods
 from cong.data import PAIRS, RESPONSES, SCORES, read_rows, write_rows
-from cong.generation import ContrastiveGenerate
+from cong.generation import ContrastiveGenerate, Generate
 from cong.graph.stage import Context, topological
 from cong.scales import scale
 from cong.training import WSPO
@@ -64,7 +64,7 @@ def test_across_families_text_is_what_is_trained_on_and_token_ids_never_cross(sm
     tokenizer = AutoTokenizer.from_pretrained(small_run.store.directory(t.strong) / "model")
     weak_tokenizer = AutoTokenizer.from_pretrained(small_run.store.directory(t.weak) / "model")
     for stage in (methods.cong_s(t, alpha=0.4), methods.wspo(t)):
-        assert isinstance(stage.data, methods.Generate | ContrastiveGenerate)
+        assert isinstance(stage.data, Generate | ContrastiveGenerate)
         given = read_rows(small_run.store.directory(stage.data) / RESPONSES)
         assert weak_tokenizer.decode(given[0]["response_token_ids"]) == given[0]["response"]
         poisoned = tmp_path / stage.name

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from cong import launch
-from cong.contests import RepositoryFile
 from cong.errors import UserError
+from cong.evaluation.contests import RepositoryFile
 from cong.graph.stage import Stage
-from cong.mirror import mirror, revisions_of, undeclared
 from cong.models import HubModel, hub_dir
+from cong.models.mirror import mirror, revisions_of, undeclared
+from cong.run import launch
 
 OLD, NEW = "a" * 40, "b" * 40
 REPO = "org/name"

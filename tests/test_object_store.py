@@ -15,12 +15,11 @@ from s3_server import S3Server, s3_server
 from toy import Broken, Number, Sum, read, run, runs
 
 from cong.errors import UserError
-from cong.graph import bucket, lease
-from cong.graph.bucket import Bucket, BucketLease
 from cong.graph.plan import make_plan
 from cong.graph.remote import Damaged, ObjectStore
 from cong.graph.runner import StageFailed
-from cong.graph.store import RECORD, SUCCESS, store_at
+from cong.graph.store import RECORD, SUCCESS, bucket, lease, store_at
+from cong.graph.store.bucket import Bucket, BucketLease
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -340,7 +339,7 @@ def test_a_run_is_reported_on_from_another_machine(url, server, tmp_path, inline
 
 
 def test_what_runs_on_another_machine_is_shown(remote, elsewhere):
-    from cong import status
+    from cong.run import status
 
     with remote.hold(ONE, while_waiting=lambda: False):
         elsewhere.mirror()
@@ -386,9 +385,9 @@ def test_wrong_credentials_are_one_line(server, tmp_path, monkeypatch):
 
 
 def test_a_submitted_job_is_given_the_url():
-    from cong.jobcommands import _shared_store
-    from cong.packing import Packed
-    from cong.submit import Submission, entry_point
+    from cong.cli.jobs import _shared_store
+    from cong.submit.jobs import Submission, entry_point
+    from cong.submit.packing import Packed
 
     store = _shared_store("s3://bucket/runs", cluster=cast(Any, None))
     packed = Packed(root=Path(), archive=b"", files=0, experiment="e.py", profile="p.toml")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, make_dataclass
 import pytest
 from toy import INLINE, Number, Sum, read, run
 
-from cong import launch
+from cong.data.prompts import PromptFile
 from cong.errors import UserError
 from cong.graph.plan import make_plan
 from cong.graph.stage import Context, Stage
 from cong.graph.store import SUCCESS
-from cong.prompts import PromptFile
+from cong.run import launch
 
 EXPERIMENT = """
 from dataclasses import dataclass
@@ -161,7 +161,7 @@ def test_a_label_that_was_short_enough_names_its_directory_as_before():
 
 
 def test_stages_of_ours_are_still_planned(store):
-    from cong.prompts import LocalFile
+    from cong.data.prompts import LocalFile
 
     stage = PromptFile(file=LocalFile(path=__file__))
     assert make_plan({"a": stage}, store).todo == (stage,)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cong import packing
 from cong.errors import UserError
 from cong.graph.resources import profile_path
+from cong.submit import packing
 
 PROFILE = profile_path("laptop")
 

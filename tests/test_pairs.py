@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import INLINE, run
 
-from cong import launch, methods
+from cong import methods
 from cong.data import PAIRS, RESPONSES, SCORES, by_prompt, read_rows, write_rows
-from cong.generation import ConfidentPairs, Judge, Likelihood, PairAgreement, PreferencePairs, Score
+from cong.data.prompts import LocalFile, PromptFile
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
-from cong.launch import Job
-from cong.prompts import LocalFile, PromptFile
+from cong.run import launch
+from cong.run.launch import Job
+from cong.scoring import ConfidentPairs, Judge, Likelihood, PairAgreement, PreferencePairs, Score
 
 GAPS = {"a": 3.0, "b": 0.5, "c": 0.0, "d": -0.5, "e": -3.0}
 

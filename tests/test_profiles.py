@@ -10,16 +10,17 @@ import pytest
 from test_memory import QWEN_3B, hugging_face
 
 from cong import methods
-from cong.architecture import PUBLISHED, from_config, read_architecture
 from cong.errors import UserError
 from cong.experiment import load
+from cong.graph.need import GB
 from cong.graph.plan import make_plan
 from cong.graph.resources import PROFILES, Resources, SizeSettings, load_profile
 from cong.graph.runner import Runner
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
-from cong.memory import GB, check_fits
 from cong.models import HubModel, LocalModel, architecture_of
+from cong.models.architecture import PUBLISHED, from_config, read_architecture
+from cong.models.memory import check_fits
 from cong.scales import ARMORM, CHECKPOINTS, scale
 from cong.synthetic.models import architecture as tiny_architecture
 
@@ -183,7 +184,7 @@ def test_a_profile_that_cannot_hold_a_stage_ends_with_one_line_and_exit_code_2(t
 
 
 def test_the_plan_says_what_each_kind_of_stage_needs_and_what_there_is(tmp_path, capsys):
-    from cong.cli import app
+    from cong.cli.app import app
 
     settings = ["--scale", "paper", "--profile", "l40x4", "--store", str(tmp_path)]
     app(["plan", str(ROOT / "experiments" / "quickstart.py"), *settings], standalone_mode=False)

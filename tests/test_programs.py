@@ -4,9 +4,9 @@ import textwrap
 
 import pytest
 
-from cong.evaluation.programs import is_python, program_of
-from cong.generation import AnswerMatch, UnitTests
+from cong.data.programs import is_python, program_of
 from cong.graph.fingerprint import canonical, fields_of
+from cong.scoring import AnswerMatch, UnitTests
 
 F, CODE = "`" * 3, "def f(x):\n    return 2 * x\n"
 

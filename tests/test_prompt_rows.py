@@ -6,12 +6,12 @@ import pytest
 import spoken
 
 from cong.data import read_rows
+from cong.data.jsonlines import lone_surrogate, numbered_lines, parse_object, whole_text
+from cong.data.prompts import LocalFile, PromptFile
 from cong.errors import UserError
 from cong.evaluation import ResponseFile
 from cong.generation.files import FileJob, decode_file
 from cong.generation.inputs import asked, read_source, row_fault
-from cong.jsonlines import lone_surrogate, numbered_lines, parse_object, whole_text
-from cong.prompts import LocalFile, PromptFile
 
 ENGINE = {"max_new_tokens": 3, "temperature": 0.0, "repetition_penalty": 1.0}
 USER, ANSWER = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}

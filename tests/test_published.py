@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from cong.data import write_rows
+from cong.data.prompts import LocalFile, PromptFile
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Result
-from cong.prompts import LocalFile, PromptFile
-from cong.report.published import (
+from cong.paper.published import (
     BENCHMARKS,
     Published,
     change_of,

@@ -11,6 +11,7 @@ import pytest
 import toy
 
 from cong.data import read_rows
+from cong.data.prompts import LocalFile
 from cong.errors import UserError
 from cong.evaluation import Compare, ExactComparison, ResponseFile
 from cong.evaluation.rating import (
@@ -28,7 +29,6 @@ from cong.evaluation.rating import (
 )
 from cong.graph.runner import StageFailed
 from cong.graph.store import Store
-from cong.prompts import LocalFile
 from cong.synthetic.world import CLOSING, GOOD_OPENER, PART_MARK, World, make_prompts, read_prompt
 
 WORLD = World(categories=3, attributes=3)

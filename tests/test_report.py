@@ -12,9 +12,9 @@ import pages
 import pytest
 
 from cong.data import write_rows
+from cong.data.prompts import LocalFile, PromptFile
 from cong.evaluation import COMPARISONS
 from cong.experiment import Cell, Result
-from cong.prompts import LocalFile, PromptFile
 from cong.report import Browser, Entry, Responses, Table, Text, ranked_table, write_report
 from cong.report.browser import as_json, browse, examples
 from cong.report.curves import Curve, draw_curves

@@ -10,24 +10,25 @@ import handmade
 import pytest
 from toy import INLINE
 
-from cong import launch, methods
+from cong import methods
+from cong.data.prompts import HubPrompts
 from cong.evaluation import Compare, Evaluate, ExactComparison, NoisyComparison
 from cong.evaluation.judging import Pair
 from cong.experiment import Cell, Results, load
+from cong.experiment.parts import Part
 from cong.generation import Generate
 from cong.graph.fingerprint import canonical, fields_of
 from cong.graph.plan import make_plan
 from cong.graph.resources import load_profile
 from cong.graph.stage import topological
 from cong.graph.store import Store
-from cong.parts import Part
-from cong.prompts import HubPrompts
-from cong.report.observations import HELD, NOT_HELD, UNDECIDED, Claim, Observation, observation_blocks
-from cong.report.published import load_published
+from cong.paper.observations import HELD, NOT_HELD, UNDECIDED, Claim, Observation, observation_blocks
+from cong.paper.published import load_published
 from cong.report.statistics import Estimate
+from cong.run import launch
+from cong.run.workload import L40, reckon, rows_of, work
 from cong.scales import scale
 from cong.synthetic.world import World, make_prompts
-from cong.workload import L40, reckon, rows_of, work
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 REPRODUCE = EXPERIMENTS / "reproduce.py"

@@ -11,15 +11,15 @@ from commands import SECRET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cong import launch
 from cong.data import SCORES, read_rows
 from cong.evaluation import EVALUATION, Evaluate
 from cong.evaluation.evaluate import bootstrap
 from cong.experiment import Cell, Result, collect
-from cong.generation import Score
 from cong.graph.plan import make_plan
 from cong.report import Figure, Responses, Table, Text, write_report
 from cong.report.statistics import estimate
+from cong.run import launch
+from cong.scoring import Score
 from cong.tracking import CELLS, PARENT, tracking_uri
 
 METHODS = ["Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG"]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from cong.errors import UserError
-from cong.evaluation.sandbox import Limits, Verdict, check_sandbox, host, run_many, run_tests
+from cong.sandbox import Limits, Verdict, check_sandbox, host, run_many, run_tests
 
 GENEROUS = Limits(wall_seconds=60)
 LIMITS = replace(GENEROUS, cpu_seconds=2, memory_bytes=256 << 20)
@@ -95,7 +95,7 @@ def test_threads_that_outlive_the_tests_end_with_them():
 
 
 def test_a_sandbox_dies_with_whoever_started_it():
-    code = "from cong.evaluation.sandbox import Limits, run_tests\n"
+    code = "from cong.sandbox import Limits, run_tests\n"
     code += "run_tests('import time; time.sleep(1000)', 'assert f(1)', limits=Limits(wall_seconds=500))"
     starter = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -156,7 +156,7 @@ def test_an_ordinary_user_has_the_same_sandbox():
         pytest.skip("no interpreter that other users may run")
     source = Path(host.__file__).parents[3]
     hostile_ones = ["import os\nos.fork()", "import os\nos.kill(1, 9)", hostile.FAILS["thread bomb"], hostile.GOOD]
-    code = "import json, sys; from cong.evaluation.sandbox import Limits, run_many\n"
+    code = "import json, sys; from cong.sandbox import Limits, run_many\n"
     code += "jobs = [(program, 'assert f(3) == 6') for program in json.loads(sys.argv[1])]\n"
     code += "print([v.reason for v in run_many(jobs, limits=Limits(wall_seconds=60), workers=2)])"
     with tempfile.TemporaryDirectory() as directory:
@@ -192,7 +192,7 @@ def test_where_no_sandbox_can_be_made_nothing_is_run(tmp_path):
     code = f"""
 import ctypes
 from cong.errors import UserError
-from cong.evaluation.sandbox import Limits, check_sandbox, run_tests
+from cong.sandbox import Limits, check_sandbox, run_tests
 assert ctypes.CDLL(None).unshare(0x10000000) == 0
 for ask in (check_sandbox, lambda: run_tests("open({str(marker)!r}, 'w')", "pass", limits=Limits())):
     try:

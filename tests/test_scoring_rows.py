@@ -10,15 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from cong.data import RESPONSES, SCORES, read_rows, write_rows
+from cong.data.formatting import ResponseTokens
+from cong.data.prompts import LocalFile, PromptFile
 from cong.decoding import Completion, Decoding, Request, SlotEngine, load_model
 from cong.decoding.types import finished_completion
 from cong.errors import UserError
-from cong.generation import ImplicitReward, Likelihood, RewardModel, Score
 from cong.generation.decode import DecodeJob, Decoder
-from cong.generation.formatting import ResponseTokens
-from cong.generation.scorers import LogprobScorer, RewardScorer, answer_row, scored
 from cong.models import LocalModel
-from cong.prompts import LocalFile, PromptFile
+from cong.scoring import ImplicitReward, Likelihood, RewardModel, Score
+from cong.scoring.scorers import LogprobScorer, RewardScorer, answer_row, scored
 
 SETTINGS = {"max_new_tokens": 24, "temperature": 1.5}
 WITHOUT_TEMPLATE = spoken.byte_tokenizer(template=None)

@@ -9,15 +9,15 @@ from typing import Any, cast
 import pytest
 from toy import INLINE, Number, run
 
-from cong import tuning
 from cong.errors import UserError
 from cong.experiment import Cell, load
+from cong.experiment.axes import Axis, Search
+from cong.experiment.grid import accepted_cells
 from cong.graph.resources import Resources
 from cong.graph.runner import StageFailed
-from cong.grid import accepted_cells
+from cong.run import tuning
+from cong.run.sweep import Listener, _trial
 from cong.scales import scale
-from cong.search import Axis, Search
-from cong.sweep import Listener, _trial
 
 EXPERIMENT = """
 from cong.experiment import Cell

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from test_experiment import ROOT, cong
 
-from cong import launch, runs, status
 from cong.errors import UserError
-from cong.graph import lease
 from cong.graph.resources import load_profile
-from cong.graph.store import Store
-from cong.runs import recorded
+from cong.graph.store import Store, lease
+from cong.run import launch, status
+from cong.run import records as runs
+from cong.run.records import recorded
 
 EXPERIMENT = ROOT / "tests" / "numbers_experiment.py"
 INLINE = "ray = false\nactors = 0\n"

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 from toy import Broken, Number, Sum
 
-from cong import launch, tuning
 from cong.errors import UserError
 from cong.experiment import collect, load
+from cong.experiment.axes import Search, parse_axis
 from cong.graph.demand import Capacity, Demand
 from cong.graph.plan import make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import StageFailed
 from cong.graph.stage import Context, Stage
-from cong.search import Search, parse_axis
-from cong.sweep import Sweep, concurrency, split
+from cong.run import launch, tuning
+from cong.run.sweep import Sweep, concurrency, split
 from cong.tracking import PARENT, tracking_uri
 
 BOWL = Path(__file__).parent / "sweeping.py"

@@ -10,7 +10,7 @@ from test_training_tiny import Given, dpo, make_model, make_pairs, make_response
 from cong.data import read_rows, write_rows
 from cong.evaluation import Evaluate, bootstrap
 from cong.evaluation.judging.local import _preferred
-from cong.generation.pairs import BestAgainstWorst, ConfidentPairs, PreferencePairs
+from cong.scoring.pairs import BestAgainstWorst, ConfidentPairs, PreferencePairs
 from cong.training import ORPO, AuxConf, ReferenceLogprobs, ResponseLogprobs
 
 

@@ -14,16 +14,17 @@ import torch
 from reference_decoding import tiny_model
 from safetensors.torch import load_file, save_file
 
-from cong.decoding.vllm_checks import GUARD, SETTINGS, check_alike, check_engine, check_request
-from cong.decoding.vllm_weights import check_weights
+from cong.decoding.inside_vllm.checks import GUARD, SETTINGS, check_alike, check_engine, check_request
+from cong.decoding.inside_vllm.weights import check_weights
 from cong.errors import UserError
-from cong.generation import ContrastiveGenerate, Generate, Score, backends
+from cong.generation import ContrastiveGenerate, Generate, backends
 from cong.generation.backends import backend_note, backend_of, check_backend
-from cong.generation.judges import Likelihood
 from cong.generation.needs import decoding_need
 from cong.graph.resources import Resources, load_profile
 from cong.models import LocalModel
-from cong.prompts import SyntheticPrompts
+from cong.scoring import Score
+from cong.scoring.rewards import Likelihood
+from cong.synthetic.stages import SyntheticPrompts
 
 PROMPTS = SyntheticPrompts(world=small.WORLD, split="heldout", count=2, seed=0)
 
@@ -63,8 +64,8 @@ def test_nothing_imports_vllm_and_cong_decode_refuses_it_in_one_line(tmp_path):
     tiny_model("qwen2", seed=0).save_pretrained(tmp_path / "model")
     # Here an import of vLLM would be an error.
     code = """
-import cong.cli, cong.launch, cong.generation.files, cong.decoding, cong.vllm_plugin
-import cong.decoding.vllm_engine, cong.decoding.vllm_checks, cong.decoding.vllm_weights
+import cong.cli, cong.run.launch, cong.generation.files, cong.decoding, cong.decoding.inside_vllm.plugin
+import cong.decoding.inside_vllm.engine, cong.decoding.inside_vllm.checks, cong.decoding.inside_vllm.weights
 cong.cli.main()
 """
     arguments = ["--post", str(tmp_path / "model"), "--prompts", "no.jsonl", "--output", str(tmp_path / "out.parquet")]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cong.memory import SCORED_TOKENS
+from cong.models.memory import SCORED_TOKENS
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from cong.decoding.models import load_model
 from cong.decoding.weights import first_line, some_of
 from cong.errors import UserError
-from cong.weightfiles import tensor_names
+from cong.models.weightfiles import tensor_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from cong.architecture import NAMES, Architecture, from_config
 from cong.decoding.types import Decoding
-from cong.memory import CPU_SLOTS, PROMPT_TOKENS, slots_in
+from cong.models.architecture import NAMES, Architecture, from_config
+from cong.models.memory import CPU_SLOTS, PROMPT_TOKENS, slots_in
 
 USABLE = 0.85
 """Share of the free memory that is given out; prefill passes and fragments need the rest."""

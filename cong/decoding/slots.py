@@ -40,7 +40,7 @@ from cong.decoding.types import (
     request_error,
     token_limit,
 )
-from cong.memory import PREFILL_TOKENS
+from cong.models.memory import PREFILL_TOKENS
 
 FEWEST_PREFILL_TOKENS = 256
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from cong.architecture import Architecture
+    from cong.models.architecture import Architecture
 
 Attend = Callable[..., Any]
 """`torch.nn.attention.varlen.varlen_attn`, or what stands for it."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cong.data import RESPONSES, Row, by_prompt, check_failures, read_rows, write_rows
+from cong.data.jsonlines import lone_surrogate
+from cong.data.prompts import LocalFile
 from cong.errors import UserError
 from cong.evaluation.judging.ask import Judged, judge_pairs
 from cong.evaluation.judging.client import JudgeClient, api_key
@@ -22,8 +24,6 @@ from cong.evaluation.outcome import outcome
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.jsonlines import lone_surrogate
-from cong.prompts import LocalFile
 
 COMPARISONS = "comparisons.parquet"
 JUDGMENTS = ".judgments"

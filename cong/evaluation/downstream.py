@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cong.chat import load_tokenizer, template_arguments
 from cong.errors import UserError
 from cong.graph.demand import Demand
+from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.memory import Need, context_tokens, scoring
 from cong.models import Model, architecture_of, check_model, largest, model_dir
+from cong.models.chat import load_tokenizer, template_arguments
+from cong.models.memory import context_tokens, scoring
 from cong.synthetic.tasks import WorldTasks
 
 RESULTS = "results.json"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from cong.data import RESPONSES, SCORES, Row, read_rows, write_rows
-from cong.finite import check_finite
+from cong.data.finite import check_finite
 from cong.graph.stage import Context, Stage
 
 EVALUATION = "evaluation.parquet"

@@ -96,7 +96,7 @@ def _transformers(post: Path, pre: Path | None, resources: Resources, parts: dic
 
 
 def _vllm(post: Path, pre: Path | None, resources: Resources, parts: dict[str, Any]) -> Any:
-    from cong.decoding.vllm_engine import VllmEngine
+    from cong.decoding.inside_vllm.engine import VllmEngine
 
     return VllmEngine(
         post=post,

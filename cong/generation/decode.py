@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.data import REFERENCE, RESPONSES, Row, write_rows
+from cong.data.formatting import STOP_TOKEN, TOKENS, prompt_tokens, response_text
+from cong.data.map_rows import map_rows
 from cong.generation.backends import backend_note, make_engine
-from cong.generation.formatting import STOP_TOKEN, TOKENS, prompt_tokens, response_text
-from cong.generation.rows import map_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.models import LocalModel

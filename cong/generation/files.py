@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from cong.data import Row, row_seed, write_rows
+from cong.data.jsonlines import whole_text
+from cong.data.map_rows import map_rows
 from cong.errors import UserError
 from cong.generation.backends import backend_note, check_backend
 from cong.generation.decode import DecodeJob, Decoder
 from cong.generation.inputs import HubSplit, asked, check_source, read_source, row_fault, source_identity
-from cong.generation.rows import map_rows
 from cong.graph.cluster import connected
 from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.jsonlines import whole_text
 from cong.models import LocalModel, check_model, check_same_tokenizer, largest
 
 COLUMNS = (

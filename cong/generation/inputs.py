@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cong.data import Row, read_rows
+from cong.data.jsonlines import lone_surrogate, numbered_lines, parse_object
 from cong.errors import UserError
-from cong.jsonlines import lone_surrogate, numbered_lines, parse_object
 from cong.models import check_hub, hub_dir
 
 _ANSWERING = ("assistant", "model", "gpt")

@@ -7,9 +7,9 @@ models = load_models(post, pre, resources)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cong.chat import load_tokenizer
 from cong.graph.resources import Resources
 from cong.models import LocalModel
+from cong.models.chat import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

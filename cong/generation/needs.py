@@ -1,14 +1,11 @@
-"""What the stages that decode and score need of a GPU, from their models and a profile.
+"""What the stages that decode need of a GPU, from their models and a profile.
 
 decoding_need((weak_aligned, weak), new_tokens=2048, resources=load_profile("l40x4"))
 """
 
-from cong import memory
-from cong.generation.judges import ImplicitReward, Judge, RewardModel, judge_models
-from cong.generation.scorers import BATCH
+from cong.graph.need import GB, Need
 from cong.graph.resources import Resources
-from cong.memory import Need
-from cong.models import LocalModel, Model, architectures_of
+from cong.models import LocalModel, Model, architectures_of, memory
 
 
 def without_adapter(models: tuple[Model, ...]) -> tuple[Model, ...]:
@@ -33,23 +30,8 @@ def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Reso
         slots = memory.CPU_SLOTS
         if resources.gpu_memory_gb is not None:
             empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
-            usable = memory.USABLE_GPU * resources.tensor_parallel * resources.gpu_memory_gb * memory.GB
+            usable = memory.USABLE_GPU * resources.tensor_parallel * resources.gpu_memory_gb * GB
             tokens = memory.context_tokens(known, new_tokens=new_tokens)
             free = usable - empty.weights - empty.working
             slots = memory.slots_in(known, tokens=tokens, free_bytes=free, **load)
     return memory.decoding(known, slots=slots, shared=shared, **load).over(resources.tensor_parallel)
-
-
-def scoring_need(judge: Judge, *, new_tokens: int, resources: Resources) -> Need | None:
-    """Return what an actor needs that holds a judge; None when it holds no model, or one that is not known."""
-    models = judge_models(judge)
-    known = architectures_of(without_adapter(models))
-    if not known:
-        return None
-    longest = memory.context_tokens(known, new_tokens=new_tokens)
-    if isinstance(judge, RewardModel):
-        return memory.classifying(known[0], tokens=longest, itemsize=resources.itemsize)
-    # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
-    rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
-    shared = isinstance(judge, ImplicitReward) and is_adapter(judge.post)
-    return memory.scoring(known, tokens=rows * longest, longest=longest, itemsize=resources.itemsize, shared=shared)

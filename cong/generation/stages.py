@@ -14,9 +14,9 @@ from cong.generation.backends import check_backend
 from cong.generation.decode import DecodeJob, decode_stage
 from cong.generation.needs import decoding_need, is_adapter, without_adapter
 from cong.graph.demand import Demand
+from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.memory import Need
 from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir
 
 

@@ -22,11 +22,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from cong.graph import lease
-from cong.graph.bucket import Bucket, BucketLease
 from cong.graph.journal import replace_text
 from cong.graph.stage import Stage
-from cong.graph.store import BEGUN, NOT_FINISHED, ORIGIN, RECORD, SUCCESS, Store, generation_of
+from cong.graph.store import BEGUN, NOT_FINISHED, ORIGIN, RECORD, SUCCESS, Store, generation_of, lease
+from cong.graph.store.bucket import Bucket, BucketLease
 
 CACHE = "CONG_CACHE"
 SMALL_BYTES = 1 << 20

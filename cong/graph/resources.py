@@ -19,7 +19,7 @@ from cong.errors import UserError
 from cong.graph.demand import Demand
 from cong.graph.judging import Judging
 
-PROFILES = Path(__file__).resolve().parents[2] / "cluster" / "profiles"
+PROFILES = Path(__file__).resolve().parents[1] / "profiles"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from cong.graph.journal import append_metrics, write_progress
 from cong.graph.resources import Resources
 
 if TYPE_CHECKING:
-    from cong.memory import Need
+    from cong.graph.need import Need
 
 SCRATCH = ".scratch"
 LONGEST_NAME = 255

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cong.architecture import Architecture
-from cong.finite import check_finite_weights
+from cong.data.finite import check_finite_weights
+from cong.models.architecture import Architecture
 from cong.synthetic.domain import Document, Domain
 from cong.synthetic.tokenizer import STYLES, Family
 from cong.synthetic.world import make_documents

@@ -1,13 +1,16 @@
-"""Stages that make the synthetic world's tokenizer and pretrained models."""
+"""Stages that make the synthetic world's prompts, tokenizer and pretrained models."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from cong.architecture import Architecture
+from cong.data import PROMPTS, check_prompts, write_rows
 from cong.graph.journal import truncate_metrics
 from cong.graph.stage import Context, Stage
+from cong.models.architecture import Architecture
 from cong.synthetic.domain import Domain
 from cong.synthetic.models import Size, architecture, pretrain
 from cong.synthetic.tokenizer import Family, build_tokenizer
+from cong.synthetic.world import make_prompts
 
 LOG_EVERY = 10
 
@@ -74,3 +77,22 @@ class Pretrain(Stage):
             checkpoint_dir=ctx.scratch,
         )
         ctx.summary(**results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticPrompts(Stage):
+    """Prompts of the synthetic world; `train` and `heldout` never share one."""
+
+    world: Domain
+    split: Literal["train", "heldout"]
+    count: int
+    seed: int = 0
+
+    def label(self) -> str:
+        return f"{self.split},n={self.count}"
+
+    def run(self, ctx: Context) -> None:
+        rows = make_prompts(self.world, split=self.split, count=self.count, seed=self.seed)
+        check_prompts(rows, source=self.title)
+        write_rows(ctx.out / PROMPTS, rows)
+        ctx.summary(prompts=len(rows))

@@ -13,10 +13,9 @@ from typing import Any
 from cong.data import read_rows
 from cong.errors import UserError
 from cong.experiment import Cell, Results
-from cong.graph import lease
 from cong.graph.journal import read_metrics
 from cong.graph.stage import Stage, topological
-from cong.graph.store import RECORD, Store
+from cong.graph.store import RECORD, Store, lease
 from cong.tracking.outbox import Outbox
 from cong.tracking.server import connect, describe, is_outage, open_experiment, tracking_uri
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cong.errors import UserError
-from cong.models import HubModel, LocalModel, Model, mirror, root_model
+from cong.models import HubModel, LocalModel, Model, root_model
+from cong.models.mirror import mirror
 
 _TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 

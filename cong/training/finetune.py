@@ -10,13 +10,12 @@ import shutil
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cong import memory
 from cong.errors import NothingLeft
 from cong.graph.demand import Demand
+from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.memory import Need
-from cong.models import Model, architecture_of, check_model, largest, model_dir
+from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
 from cong.training.endings import check_ending, check_ending_at_hand
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cong.finite import check_finite_weights
+from cong.data.finite import check_finite_weights
 from cong.graph.journal import replace_text, truncate_metrics
 from cong.graph.resources import Resources
 from cong.training import checkpoints

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cong import memory
 from cong.data import PAIRS, Row, read_rows, write_rows
-from cong.finite import check_finite
+from cong.data.finite import check_finite
 from cong.graph.demand import Demand
+from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.memory import Need
-from cong.models import Model, architecture_of, check_model, largest, model_dir
+from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
 from cong.training.launch import launch
 from cong.training.rows import preference_rows
 

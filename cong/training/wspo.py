@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cong.data import RESPONSES, Row, read_rows, write_rows
+from cong.data.finite import check_finite
 from cong.errors import UserError
-from cong.finite import check_finite
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir

@@ -8,7 +8,7 @@ from typing import Any
 from reference_decoding import STOP_IDS, reference_greedy, tiny_pair
 
 from cong.decoding import Completion, Decoding, Request
-from cong.decoding.vllm_engine import VllmEngine
+from cong.decoding.inside_vllm.engine import VllmEngine
 
 # The end of an engine ends vLLM's process groups, so all of them live as long as the tests.
 _STARTED: list[VllmEngine] = []

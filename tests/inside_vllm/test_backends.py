@@ -23,7 +23,7 @@ from cong.graph.resources import Resources
 from cong.graph.runner import Runner
 from cong.graph.store import Store
 from cong.models import LocalModel
-from cong.prompts import SyntheticPrompts
+from cong.synthetic.stages import SyntheticPrompts
 from cong.synthetic.tokenizer import build_tokenizer
 from cong.synthetic.world import World, make_prompts
 

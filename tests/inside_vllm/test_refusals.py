@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from vllm_serving import configuration, serve
 
 from cong.decoding import Decoding, Request
-from cong.decoding.vllm_checks import GUARD, check_engine
-from cong.decoding.vllm_engine import VllmEngine
+from cong.decoding.inside_vllm.checks import GUARD, check_engine
+from cong.decoding.inside_vllm.engine import VllmEngine
 
 
 @pytest.mark.parametrize("side", ["post", "pre"])
@@ -46,7 +46,7 @@ def test_vllm_itself_takes_a_pair_with_a_missing_weight(tmp_path, monkeypatch):
     tensors = load_file(pre / "model.safetensors")
     del tensors["model.layers.1.self_attn.k_proj.weight"]
     save_file(tensors, tmp_path / "pre" / "model.safetensors", metadata={"format": "pt"})
-    monkeypatch.setattr("cong.decoding.vllm_model.check_weights", lambda path: None)
+    monkeypatch.setattr("cong.decoding.inside_vllm.model.check_weights", lambda path: None)
     assert serve(post, tmp_path / "pre")
 
 
@@ -94,7 +94,7 @@ def test_a_structured_output_is_refused():
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    from cong.decoding.vllm_guard import HeadOnly
+    from cong.decoding.inside_vllm.guard import HeadOnly
 
     # Asked of the guard itself: without a tokenizer vLLM refuses structured outputs before it asks.
     parameters = SamplingParams(max_tokens=4, structured_outputs=StructuredOutputsParams(choice=["a", "b"]))

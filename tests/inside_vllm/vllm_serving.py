@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cong.decoding.vllm_checks import GUARD
-from cong.decoding.vllm_engine import ENVIRONMENT
-from cong.vllm_plugin import ARCHITECTURE, register
+from cong.decoding.inside_vllm.checks import GUARD
+from cong.decoding.inside_vllm.engine import ENVIRONMENT
+from cong.decoding.inside_vllm.plugin import ARCHITECTURE, register
 
 _STARTED: list[Any] = []
 

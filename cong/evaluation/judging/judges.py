@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cong.data.prompts import LocalFile
 from cong.evaluation.arena_hard import Version, share_of_a, verdict_of
 from cong.evaluation.judging.cache import Body
 from cong.evaluation.judging.faults import UnusableAnswer
 from cong.evaluation.judging.local import LocalJudge, Pair, Verdict
 from cong.evaluation.judging.templates import ALPACA_EVAL_2, ARENA_HARD, Template
 from cong.graph.fingerprint import fields_of
-from cong.prompts import LocalFile
 
 Options = tuple[tuple[str, str | int | float | bool | None], ...]
 TOP_LOGPROBS = 5

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from cong.errors import UserError
-from cong.graph.lease import is_gone, this_process
+from cong.graph.store.lease import is_gone, this_process
 
 _TICK = 0.05
 

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cong.data import Row, read_rows, write_rows
+from cong.data.prompts import LocalFile
 from cong.errors import UserError
 from cong.evaluation.rating.agreement import Preferences, agreements, orders, win_rates
 from cong.evaluation.rating.sample import KEY, RatingSample
 from cong.evaluation.rating.sample import RATINGS as CHOICES
 from cong.evaluation.rating.simulated import RATED, SimulatedRaters
 from cong.graph.stage import Context, Stage
-from cong.prompts import LocalFile
 
 RATINGS = "ratings.parquet"
 AGREEMENT = "agreement.parquet"

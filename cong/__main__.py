@@ -1,0 +1,5 @@
+"""`python -m cong`."""
+
+from cong.cli.app import main
+
+main()

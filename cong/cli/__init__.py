@@ -1,0 +1,1 @@
+"""The command line: `cong plan`, `run`, `tune`, `submit`, `status`, `report`, `decode`, `doctor`."""

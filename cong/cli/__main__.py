@@ -1,0 +1,5 @@
+"""`python -m cong.cli`."""
+
+from cong.cli.app import main
+
+main()

@@ -1,0 +1,274 @@
+"""The command `cong`: plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
+
+A user's mistake is one line and exit code 2.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from cong.cli import jobs as jobcommands
+from cong.cli.options import (
+    Address,
+    ExperimentFile,
+    Force,
+    Grid,
+    Profile,
+    ScaleName,
+    Settings,
+    StorePlace,
+    opened,
+    prepare,
+)
+from cong.errors import UserError
+
+if TYPE_CHECKING:
+    from cong.graph.resources import Resources
+    from cong.run.launch import Job
+
+# What typer raises for an unknown flag or a missing argument has no public name of its own.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="cong",
+    help="Contrastive Weak-to-Strong Generalization as experiments.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def plan(
+    experiment: ExperimentFile,
+    scale: ScaleName = "tiny",
+    profile: Profile = "laptop",
+    settings: Settings = None,
+    grid: Grid = None,
+    store: StorePlace = "runs",
+    force: Force = None,
+) -> None:
+    """Print what a run would compute, as a tree, without starting anything."""
+    from cong.cli.plan import show
+
+    show(prepare(experiment, scale, profile, settings, grid, store, force))
+
+
+@app.command()
+def run(
+    experiment: ExperimentFile,
+    scale: ScaleName = "tiny",
+    profile: Profile = "laptop",
+    settings: Settings = None,
+    grid: Grid = None,
+    store: StorePlace = "runs",
+    force: Force = None,
+    address: Address = None,
+) -> None:
+    """Compute the stages that are not in the store, and write the report. Run it again to resume."""
+    from cong.run import launch
+
+    job = prepare(experiment, scale, profile, settings, grid, store, force, address=address)
+    _report_of(job, launch.run)
+
+
+@app.command()
+def tune(
+    experiment: ExperimentFile,
+    over: Annotated[
+        list[str],
+        typer.Option(
+            "--over", help="AXIS=LOW:HIGH, AXIS=LOW:HIGH:log or AXIS=VALUE,VALUE; repeatable.", metavar="AXIS=RANGE"
+        ),
+    ],
+    measure: Annotated[str, typer.Option(help="Number of the cells' results that decides.")] = "reward",
+    lowest: Annotated[bool, typer.Option("--lowest", help="The lowest value is the best.")] = False,
+    trials: Annotated[int, typer.Option(help="Points to look at, those of earlier runs included.")] = 16,
+    searcher: Annotated[str, typer.Option(help="optuna or random.")] = "optuna",
+    seed: Annotated[int, typer.Option(help="Seed of the searcher.")] = 0,
+    scale: ScaleName = "tiny",
+    profile: Profile = "laptop",
+    settings: Settings = None,
+    store: StorePlace = "runs",
+    address: Address = None,
+) -> None:
+    """Search axes for the best value of a measure, with Ray Tune. Run it again to go on."""
+    from cong.experiment import load
+    from cong.experiment.axes import Search, parse_axis
+    from cong.run import tuning
+
+    axes = tuple(parse_axis(load(experiment), text) for text in over)
+    search = Search(axes=axes, measure=measure, lowest=lowest, trials=trials, searcher=cast(Any, searcher), seed=seed)
+    ends = list(search.corners)
+    job = prepare(experiment, scale, profile, settings, ends, store, None, own_grid=False, address=address)
+    _report_of(job, lambda job: tuning.tune(job, search))
+
+
+@app.command()
+def report(
+    experiment: ExperimentFile,
+    scale: ScaleName = "tiny",
+    settings: Settings = None,
+    grid: Grid = None,
+    store: StorePlace = "runs",
+) -> None:
+    """Write the report again from what is in the store."""
+    from cong.run import launch
+
+    written = launch.report(prepare(experiment, scale, "laptop", settings, grid, store, None))
+    typer.echo(f"report:  {written.page}")
+
+
+@app.command()
+def status(
+    experiment: Annotated[str | None, typer.Argument(help="Name of an experiment, for its cells and stages.")] = None,
+    store: StorePlace = "runs",
+    address: Annotated[str | None, typer.Option(help="Ray's dashboard: the jobs of that cluster too.")] = None,
+) -> None:
+    """Show the experiments of a store: what is finished, what runs now and how far it is, what failed and why."""
+    from cong.cli import status as statusview
+
+    found = opened(store)
+    found.mirror()
+    if experiment:
+        statusview.show_experiment(found.root, experiment)
+    elif found.root.is_dir() or not address:
+        statusview.show(found.root)
+    if address:
+        jobcommands.show_jobs(address)
+
+
+for command in (jobcommands.submit, jobcommands.logs, jobcommands.cancel):
+    app.command()(command)
+
+
+@app.command()
+def decode(
+    post: Annotated[Path, typer.Option(help="Checkpoint after alignment, pi_r; or its LoRA adapter on --pre.")],
+    prompts: Annotated[
+        str, typer.Option(help=".jsonl or .parquet with prompt or messages, or a dataset OWNER/NAME@COMMIT:SPLIT.")
+    ],
+    output: Annotated[Path, typer.Option(help="Parquet file of responses.")],
+    pre: Annotated[
+        Path | None, typer.Option(help="Checkpoint before alignment, pi_ref; without it plain decoding.")
+    ] = None,
+    alpha: Annotated[str, typer.Option(help="Contrastive coefficient in [0, 1]; several with commas.")] = "0.5",
+    pruning_threshold: Annotated[float, typer.Option(help="lambda of Eq. 8.")] = 0.1,
+    repetition_penalty: float = 1.2,
+    max_new_tokens: int = 2048,
+    scores: Annotated[str, typer.Option(help="formula, or official for the published code's scores.")] = "formula",
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    profile: Profile = "laptop",
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default is the profile's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default is the profile's.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="slots, transformers, vllm or auto; default is the profile's.")
+    ] = None,
+    actors: Annotated[int | None, typer.Option(help="Ray Data actors; 0 decodes in this process.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows that an actor decodes at a time.")] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="Decode in this process.")] = False,
+) -> None:
+    """Decode a file of prompts contrastively, without any experiment. Run it again to resume."""
+    from cong.generation.files import FileJob, decode_file
+    from cong.generation.inputs import parse_source
+
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "pruning_threshold": pruning_threshold,
+        "scores": scores,
+    }
+    job = FileJob(
+        post=post,
+        pre=pre,
+        prompts=parse_source(prompts),
+        output=output,
+        alphas=_alphas(alpha),
+        settings=settings,
+        seed=seed,
+        resources=_resources(
+            profile, dtype=dtype, device=device, backend=backend, slots=batch_size, actors=0 if no_ray else actors
+        ),
+    )
+    decoded, failed = decode_file(job)
+    typer.echo(f"{output}: {decoded} rows decoded, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _resources(profile: str, **chosen: str | int | None) -> "Resources":
+    """Return the profile with what was chosen on the command line."""
+    from cong.graph.resources import load_profile
+
+    return load_profile(profile, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _alphas(text: str) -> tuple[float, ...]:
+    from cong.experiment import parse
+
+    try:
+        return parse(text, tuple[float, ...])
+    except ValueError as error:
+        raise UserError(f"--alpha {text}: {error}") from error
+
+
+@app.command()
+def doctor(
+    profile: Profile = "laptop",
+    store: StorePlace = "runs",
+) -> None:
+    """Check Python, packages, devices, Ray, disk, store, tracking and the model hub, and say what to do."""
+    from cong.cli.doctor import examine
+    from cong.graph.resources import load_profile
+
+    if not examine(load_profile(profile), opened(store)):
+        raise typer.Exit(1)
+
+
+def _report_of(job: "Job", compute: Callable[["Job"], Path]) -> None:
+    """Compute, and say where the report is; exit with 1 when stages failed."""
+    from cong.graph.runner import StageFailed
+    from cong.tracking import ways_to_see
+
+    try:
+        page = compute(job)
+    except StageFailed as error:
+        typer.echo(f"error: {len(error.failures)} stage(s) failed: {error}", err=True)
+        typer.echo("What was finished is kept; run the same command again to go on.", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"report:  {page}")
+    # The page and what is tracked of it have one name, which is not the job's own when it is a search.
+    typer.echo("mlflow:  " + "\n         ".join(ways_to_see(job.store, name=page.stem)))
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    # Nobody is asked for anything by the libraries below, and nothing is sent to anyone.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    try:
+        sys.exit(app(standalone_mode=False))
+    except _USAGE_ERROR as error:
+        typer.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2)
+    except (UserError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What several commands are told: the options of a run, and how they become a job."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cong.graph.store import Store
+    from cong.run.launch import Job
+
+ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
+ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU) or paper.")]
+Profile = Annotated[str, typer.Option("--profile", help="Name in cong/profiles, or a .toml file.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid", help="AXIS=VALUES, such as alpha=0:1:0.1 or beta=0.1,0.5; repeatable.", metavar="AXIS=VALUES"
+    ),
+]
+StorePlace = Annotated[
+    str, typer.Option("--store", help="Directory of finished stages, or a URL such as s3://BUCKET/PREFIX.")
+]
+Force = Annotated[list[str] | None, typer.Option("--force", help="Stage to make anew: its name, or part of its id.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default is that of the profile.")]
+Dashboard = Annotated[
+    str,
+    typer.Option(
+        "--address", envvar="RAY_API_SERVER_ADDRESS", help="Ray's dashboard: http://HEAD:8265.", metavar="URL"
+    ),
+]
+
+
+def opened(store: str) -> "Store":
+    """Return the store that `--store` names; raise `UserError` when nobody answers at its URL."""
+    from cong.graph.store import store_at
+
+    found = store_at(store if "://" in store else Path(store).resolve())
+    found.check()
+    return found
+
+
+def prepare(
+    experiment: Path,
+    scale: str,
+    profile: str,
+    settings: list[str] | None,
+    grid: list[str] | None,
+    store: str,
+    force: list[str] | None,
+    *,
+    own_grid: bool = True,
+    **overrides: Any,
+) -> "Job":
+    """Load and plan an experiment; raise `UserError` for every mistake that can be seen at once."""
+    from cong.graph.resources import load_profile
+    from cong.run import launch
+
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    found = opened(store)
+    resources = load_profile(profile, **chosen)
+    return launch.prepare(
+        experiment,
+        scale=scale,
+        assignments=settings or [],
+        grid=tuple(grid or ()),
+        resources=resources if found.shared else replace(resources, one_node=True),
+        store=found,
+        force=tuple(force or ()),
+        own_grid=own_grid,
+    )

@@ -1,0 +1,33 @@
+"""Rows of data: what they look like, where prompts and benchmarks come from, how final answers are found."""
+
+from cong.data.rows import (
+    PAIRS,
+    PROMPTS,
+    REFERENCE,
+    RESPONSES,
+    SCORES,
+    Row,
+    by_prompt,
+    chat_prompt_ids,
+    check_failures,
+    check_prompts,
+    read_rows,
+    row_seed,
+    write_rows,
+)
+
+__all__ = [
+    "PAIRS",
+    "PROMPTS",
+    "REFERENCE",
+    "RESPONSES",
+    "SCORES",
+    "Row",
+    "by_prompt",
+    "chat_prompt_ids",
+    "check_failures",
+    "check_prompts",
+    "read_rows",
+    "row_seed",
+    "write_rows",
+]

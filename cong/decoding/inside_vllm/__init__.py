@@ -1,0 +1,1 @@
+"""The weak pair as a model inside vLLM."""

@@ -1,0 +1,5 @@
+"""Experiment files: cells, axes, grids, and experiments made of others."""
+
+from cong.experiment.file import PREFIX, Cell, Experiment, Result, Results, Value, collect, guarded, load, parse
+
+__all__ = ["PREFIX", "Cell", "Experiment", "Result", "Results", "Value", "collect", "guarded", "load", "parse"]

@@ -1,0 +1,61 @@
+"""What is measured of a transition and of the models that methods return: stages of the evaluation."""
+
+from cong.data.prompts import Subset
+from cong.evaluation import Compare, Downstream, Evaluate
+from cong.evaluation.contests import Contest
+from cong.generation import Sampling
+from cong.methods.transitions import GREEDY, Transition
+from cong.models import Model
+from cong.scoring import Score
+
+
+def alignment_distance(t: Transition) -> Evaluate:
+    """How far alignment moved the weak model: `reward` is KL(pi_r || pi_ref) in nats per response, on held-out prompts.
+
+    The divergence is the mean of log pi_r - log pi_ref over samples of pi_r: the implicit reward of plain samples.
+    """
+    samples = t.generate(t.weak_aligned, t.heldout, sampling=Sampling(temperature=1.0), samples=4)
+    score = Score(responses=samples, judge=t.implicit)
+    return Evaluate(scored=score, implicit=score)
+
+
+def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: int = 1) -> Score:
+    """The rewards of a model's responses to the held-out prompts."""
+    responses = t.generate(model, t.heldout, sampling=sampling, samples=samples)
+    return Score(responses=responses, judge=t.judge)
+
+
+def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
+    """A model on the held-out prompts, against the strong model as it is; greedy, or the mean of four samples."""
+    sampling, samples = (t.scale.sampled, 4) if sampled else (GREEDY, 1)
+    scored, opponent = (heldout_score(t, one, sampling=sampling, samples=samples) for one in (model, t.strong))
+    implicit = Score(responses=scored.responses, judge=t.implicit)
+    return Evaluate(scored=scored, opponent=opponent, implicit=implicit)
+
+
+def downstream(t: Transition, model: Model) -> Downstream:
+    """A model on the tasks of the scale (table 2): whether alignment costs it what it knew."""
+    return Downstream(model=model, tasks=t.scale.tasks, **t.scale.task_settings(t.seed))
+
+
+def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = None) -> Evaluate:
+    """The weak pair's contrastive responses themselves on the held-out prompts (figure 2).
+
+    With `tuning`, on so many training prompts instead: alpha is not tuned on what it is judged by.
+    """
+    prompts = t.heldout if tuning is None else Subset(prompts=t.prompts, count=tuning)
+    responses = t.contrast(prompts, alpha=alpha)
+    return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=responses)
+
+
+def compete(t: Transition, model: Model, contest: Contest) -> Compare:
+    """A model's greedy responses in a benchmark of pairs."""
+    baseline = contest.baseline or t.generate(t.strong, contest.prompts)
+    return Compare(responses=t.generate(model, contest.prompts), baseline=baseline, judge=contest.judge)
+
+
+def naive_samples(t: Transition) -> Evaluate:
+    """Plain samples of the aligned weak model on the held-out prompts: what contrastive decoding is compared with."""
+    responses = t.generate(t.weak_aligned, t.heldout, sampling=t.scale.sampled)
+    implicit = Score(responses=responses, judge=t.implicit)
+    return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=implicit)

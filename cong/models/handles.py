@@ -1,0 +1,221 @@
+"""Model handles: a stage that makes a checkpoint, a checkpoint directory, or a pinned revision on the Hugging Face hub.
+
+Where the hub cannot be reached, `CONG_MIRROR=DIR` makes `Qwen/Qwen2.5-3B-Instruct` mean a copy in `DIR`: see
+`cong/mirror.py`.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cong.errors import UserError
+from cong.graph.fingerprint import fields_of
+from cong.graph.stage import Context, Stage
+from cong.models.architecture import PUBLISHED, Architecture, read_architecture
+from cong.models.chat import CHAT_DATE, asks_for_date
+from cong.models.digests import directory_digest
+from cong.models.mirror import copy_of, mirror
+from cong.models.weightfiles import check_weight_files
+
+MODEL = "model"
+"""Subdirectory of a stage in which its checkpoint lies."""
+ASKING_FOR_DATE = ("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct")
+"""Models on the hub whose chat template asks what day it is: they are identified before anything is downloaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """A checkpoint directory in Hugging Face format. Its identity is what it holds, not where it lies."""
+
+    path: str
+
+    def identity(self) -> Any:
+        """Return a digest of the names, sizes and contents of all files, and the date of its chats."""
+        return self._identity
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        # It travels with the stage: on another node the files need not be read again.
+        path = self.checked_path()
+        # Adapters: 1 rounded the frequencies of positions to the dtype of the weights, and could change the base.
+        loading = {"loading": 2} if self.is_adapter else {}
+        return {"checkpoint": directory_digest(path), **loading, **_chat_identity(asks_for_date(path))}
+
+    def checked_path(self) -> Path:
+        """Return the directory; raise `UserError` when there is no checkpoint in it."""
+        path = Path(self.path).expanduser()
+        if not path.is_dir():
+            raise UserError(f"missing checkpoint: {self.path} is not a directory")
+        if not (path / "config.json").is_file() and not self.is_adapter:
+            raise UserError(f"missing checkpoint: {self.path} holds no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise UserError(f"missing checkpoint: {self.path} holds no .safetensors weights")
+        return path
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the directory holds a LoRA adapter, which is the aligned model of a pair with its base."""
+        return (Path(self.path).expanduser() / "adapter_config.json").is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """A model on the Hugging Face hub at a commit."""
+
+    repo: str
+    revision: str
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"revision {self.revision!r} of {self.repo} is not a commit of 40 hexadecimal digits")
+
+    def identity(self) -> Any:
+        """Return the fields, and the date of its chats where its template is known to ask for one."""
+        return {"class": "HubModel", **fields_of(self), **_chat_identity(self.repo in ASKING_FOR_DATE)}
+
+
+def _chat_identity(dated: bool) -> dict[str, str]:
+    """What stands in the identity of a checkpoint whose chat template asks what day it is."""
+    return {"chat_date": CHAT_DATE} if dated else {}
+
+
+Model = Stage | LocalModel | HubModel
+
+
+def model_dir(ctx: Context, model: Model) -> Path:
+    """Return the directory of a model's checkpoint, downloading it from the hub where needed."""
+    if isinstance(model, Stage):
+        return ctx.path(model) / MODEL
+    if isinstance(model, LocalModel):
+        return model.checked_path()
+    return hub_dir(model.repo, model.revision)
+
+
+def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
+    """Return the local directory of a model or dataset: from the mirror, else from the hub or its cache."""
+    mirrored = mirror(repo, revision)
+    if mirrored is not None:
+        return mirrored
+    import huggingface_hub
+
+    return Path(huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind))
+
+
+@functools.cache
+def check_hub(repo: str, revision: str, *, kind: str = "model") -> None:
+    """Raise `UserError` when a hub name can be had neither from the mirror, nor from the cache, nor from the hub."""
+    if mirror(repo, revision) is not None:
+        return
+    import huggingface_hub
+
+    try:
+        huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True)
+    except Exception:
+        _check_online(repo, revision, kind)
+
+
+def _check_online(repo: str, revision: str, kind: str) -> None:
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=2.0)
+    except Exception as error:
+        raise UserError(
+            f"{repo} cannot be had from the Hugging Face hub ({type(error).__name__}): "
+            f"set CONG_MIRROR=DIR, where DIR/{repo} holds a local copy"
+        ) from error
+
+
+def check_model(model: Model, *, adapter: bool = False) -> None:
+    """Raise `UserError` when a model that no stage makes cannot be had, or is an `adapter` where none can be used."""
+    if isinstance(model, LocalModel):
+        path = model.checked_path()
+        check_weight_files(path)
+        if model.is_adapter:
+            _check_adapter(path, allowed=adapter)
+    elif isinstance(model, HubModel):
+        check_hub(model.repo, model.revision)
+
+
+def _check_adapter(path: Path, *, allowed: bool) -> None:
+    if not allowed:
+        raise UserError(f"{path} is an adapter: it can only be the aligned model of a weak pair, beside its base")
+    kind = json.loads((path / "adapter_config.json").read_text()).get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"{path} is an adapter of type {kind!r}; only LORA can share the weights of its base")
+
+
+def root_model(model: Model) -> Model:
+    """Follow fine-tuning back to the checkpoint whose tokenizer all its descendants share."""
+    parent = getattr(model, "model", None)
+    return model if not isinstance(model, Stage) or parent is None else root_model(parent)
+
+
+def check_same_tokenizer(post: Model, pre: Model) -> None:
+    """Raise `UserError` when two models of a weak pair are known to have different tokenizers."""
+    first, second = _tokenizer_identity(root_model(post)), _tokenizer_identity(root_model(pre))
+    if first is not None and second is not None and first != second:
+        raise UserError(
+            f"the weak pair has two tokenizers: {describe(post)} and {describe(pre)}; contrastive decoding compares "
+            "log-probabilities token by token and needs one vocabulary"
+        )
+
+
+def architecture_of(model: Model) -> Architecture | None:
+    """Return a model's numbers, without downloading anything; None where they are not known before it is there."""
+    root = root_model(model)
+    if isinstance(root, Stage):
+        return getattr(root, "architecture", None)
+    if isinstance(root, LocalModel):
+        return read_architecture(Path(root.path).expanduser() / "config.json")
+    mirrored = copy_of(root.repo, root.revision)
+    found = read_architecture(mirrored / "config.json") if mirrored else None
+    return found or PUBLISHED.get(root.repo)
+
+
+def architectures_of(models: Iterable[Model]) -> list[Architecture] | None:
+    """Return the numbers of several models, None unless those of all are known."""
+    found = [architecture_of(model) for model in models]
+    known = [one for one in found if one is not None]
+    return known if len(known) == len(found) else None
+
+
+def largest(*models: Model) -> int | None:
+    """Return the parameters of the largest model, None where there is none or one is not known."""
+    known = architectures_of(models)
+    return max(one.parameters for one in known) if known else None
+
+
+def describe(model: Model) -> str:
+    """Return a model's name for a reader."""
+    if isinstance(model, Stage):
+        return model.title
+    return model.path if isinstance(model, LocalModel) else model.repo
+
+
+def _tokenizer_identity(model: Model) -> Any:
+    if isinstance(model, Stage):
+        # A pretraining stage names the tokenizer that it was given; other makers of models are not known.
+        tokenizer = getattr(model, "tokenizer", None)
+        return tokenizer.fingerprint if isinstance(tokenizer, Stage) else None
+    if isinstance(model, HubModel):
+        directory = mirror(model.repo, model.revision)
+        return _vocabulary_digest(directory) if directory else None
+    return _vocabulary_digest(model.checked_path())
+
+
+def _vocabulary_digest(directory: Path) -> str | None:
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    # Only which token has which id counts: saving a tokenizer with another version of the library rewrites the rest.
+    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    vocabulary = {"vocabulary": content["model"].get("vocab"), "added": added}
+    return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The paper: its tables as cells and blocks, its published numbers, its observations."""

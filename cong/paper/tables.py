@@ -1,0 +1,280 @@
+"""The paper's tables: their rows, the cells behind them, and the blocks that show them beside the paper's numbers.
+
+for setup in setups(scale, families=("qwen",), seeds=(0,), alpha=None, beta=0.5):
+    cells += judged_cells(setup.transition, rows=setup.rows())        # "Base", "Weak SFT (pre)", ..., "ConG"
+contest_table("qwen", results, published)                             # LC and WR, SC and WR, and the paper's
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cong import methods
+from cong.data import read_rows
+from cong.evaluation import ARENA_HARD_TABLE, COMPARISONS, ArenaHardJudge, ArenaHardTable
+from cong.evaluation.contests import Contest
+from cong.evaluation.rating import Agreement, OrderAgreement, agreements, orders
+from cong.experiment import Cell, Result, Results
+from cong.models import Model
+from cong.paper.published import Published, contradictions, order_correlation, ranks
+from cong.report.blocks import Table, Text
+from cong.report.statistics import estimate, over_seeds, select, values_of
+from cong.report.tables import Entry, ranked_table
+
+WEAK_TO_STRONG = (
+    "Base", "Weak SFT (pre)", "Weak SFT (post)", "WeakTeacher", "AuxConf", "WSPO", "ConG-S", "ConG"
+)  # fmt: skip
+
+Row = tuple[dict[str, Any], Model]
+"""What distinguishes a row of a table, and its model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a family and a seed give to an experiment, and where its cells lie."""
+
+    transition: methods.Transition
+    alpha: float
+    beta: float
+    axes: dict[str, Any]
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """The models of the weak-to-strong methods by the names of their rows."""
+        return weak_to_strong(self.transition, alpha=self.alpha, beta=self.beta)
+
+    def rows(self, **axes: Any) -> list[Row]:
+        """Return the rows of the weak-to-strong methods, with further axes."""
+        return [({"method": name, **axes, **self.axes}, model) for name, model in self.models.items()]
+
+
+def setups(
+    scale,
+    *,
+    families: Sequence[str],
+    seeds: Sequence[int],
+    alpha: float | None,
+    beta: float,
+    weak: str | None = None,
+    strong: str | None = None,
+) -> Iterator[Setup]:
+    """Yield every family with every seed; None takes the scale's alpha of the weak family, and its sizes."""
+    for family in families:
+        for seed in seeds:
+            t = between(family, weak=weak, strong=strong, scale=scale, seed=seed)
+            chosen = scale.alpha[family.partition("-")[0]] if alpha is None else alpha
+            axes = {"family": family, "seed": seed, "alpha": chosen, "beta": beta}
+            yield Setup(transition=t, alpha=chosen, beta=beta, axes=axes)
+
+
+def weak_to_strong(t: methods.Transition, *, alpha: float, beta: float) -> dict[str, Model]:
+    """Return the models of a weak-to-strong table by the names of its rows."""
+    return {
+        "Base": methods.base(t),
+        "Weak SFT (pre)": methods.weak_sft_pre(t),
+        "Weak SFT (post)": methods.weak_sft_post(t),
+        "WeakTeacher": methods.weak_teacher(t),
+        "AuxConf": methods.aux_conf(t),
+        "WSPO": methods.wspo(t),
+        "ConG-S": methods.cong_s(t, alpha=alpha),
+        "ConG": methods.cong(t, alpha=alpha, beta=beta),
+    }
+
+
+def between(family: str, *, weak: str | None, strong: str | None, scale, seed: int) -> methods.Transition:
+    """Return the transition of a family, or of two such as `llama-qwen`; None takes the sizes of the main table."""
+    ours, _, theirs = family.partition("-")
+    unknown = {ours, theirs or ours} - set(scale.sizes)
+    if unknown:
+        pairs = (f"{one}-{other}" for one in scale.sizes for other in scale.sizes if one != other)
+        raise ValueError(
+            f"families={family}: unknown {', '.join(unknown)}; there are {', '.join((*scale.sizes, *pairs))}"
+        )
+    return methods.transition(
+        ours,
+        weak=weak or scale.sizes[ours][0],
+        strong=strong or scale.sizes[theirs or ours][1],
+        strong_family=theirs or None,
+        scale=scale,
+        seed=seed,
+    )
+
+
+def judged_cells(t: methods.Transition, *, rows: Sequence[Row]) -> list[Cell]:
+    """Return a cell per row for the rewards of its held-out responses, and those of the scale's benchmarks of pairs."""
+    rewards = [Cell(stage=methods.evaluate(t, model), axes=axes) for axes, model in rows]
+    return rewards + contest_cells(t, rows=rows, contests=t.scale.contests(t.seed))
+
+
+def contest_cells(t: methods.Transition, *, rows: Sequence[Row], contests: Sequence[Contest]) -> list[Cell]:
+    """Return a cell per row (its axes and its model) and benchmark, and the style-controlled table where it has one."""
+    shared = {
+        name: value
+        for name, value in rows[0][0].items()
+        if all(axes.get(name) == value for axes, _ in rows) and name != "method"
+    }
+    found = []
+    for contest in contests:
+        cells = [
+            Cell(stage=methods.compete(t, model, contest), axes={**axes, "benchmark": contest.name})
+            for axes, model in rows
+        ]
+        found += cells
+        if isinstance(contest.judge, ArenaHardJudge):
+            table = ArenaHardTable(models=tuple((cell.name, cell.stage) for cell in cells))  # pyright: ignore[reportArgumentType]
+            found.append(Cell(stage=table, axes={**shared, "benchmark": contest.name, "of": "style control"}))
+    return found
+
+
+def contest_figures(results: Results, *, tables: Results) -> dict[str, list[float]]:
+    """Return one method's figures in per cent, a value per seed: LC and WR, SC and WR (AH), and their mean, Avg."""
+    seeds: dict[Any, dict[str, float]] = {}
+    for result in results:
+        seeds.setdefault(result.axes.get("seed"), {}).update(_figures(result, tables))
+    names = list(next(iter(seeds.values()))) if seeds else []
+    complete = [name for name in names if all(found.get(name) is not None for found in seeds.values())]
+    columns = {name: [found[name] for found in seeds.values()] for name in complete}
+    if columns:
+        columns["Avg."] = [sum(row) / len(row) for row in zip(*columns.values(), strict=True)]
+    return columns
+
+
+def _figures(result: Result, tables: Results) -> dict[str, float]:
+    if not isinstance(getattr(result.cell.stage, "judge", None), ArenaHardJudge):
+        return {"LC": result.values["lc"], "WR": result.values["wr"]}
+    for table in tables:
+        rows = {row["model"]: row for row in table.rows(ARENA_HARD_TABLE)}
+        for name, comparison in getattr(table.cell.stage, "models", ()):
+            if comparison.fingerprint == result.cell.stage.fingerprint:
+                return {"SC": rows[name]["sc"], "WR (AH)": rows[name]["wr"]}
+    return {"WR (AH)": result.values["wr"]}
+
+
+def contest_table(
+    title: str, found: dict[str, Results], *, tables: Results, published: Published | None, note: str = ""
+) -> Table:
+    """Return methods in benchmarks of pairs, beside the paper's figures and places; `found` is by method."""
+    measured = {name: contest_figures(results, tables=tables) for name, results in found.items()}
+    columns = [name for name in next(iter(measured.values())) if all(name in one for one in measured.values())]
+    here = ranks({name: sum(one["Avg."]) for name, one in measured.items() if "Avg." in one})
+    theirs = published.averages if published else {}
+    there = ranks({name: value for name, value in theirs.items() if name in found})
+    shown = published.columns if published else columns
+    rows = {
+        name: [
+            *(_figure(one.get(column), published, name, column) for column in shown),
+            f"{here.get(name, '')} / {there.get(name, '')}" if published else f"{here.get(name, '')}",
+        ]
+        for name, one in measured.items()
+    }
+    places = "place here / in the paper" if published else "place"
+    return ranked_table(
+        title=title,
+        columns={**{name: "higher" if name in columns else None for name in shown}, places: None},
+        rows=rows,
+        caption=f"Per cent; mean and standard error over seeds, if several.{note}"
+        + (f" The paper: {published.source}." if published else ""),
+    )
+
+
+def _figure(values: Sequence[float] | None, published: Published | None, method: str, column: str) -> Entry:
+    printed = published.cell(method, column) if published else ""
+    if values is None:
+        return Entry(text="", paper=printed)
+    return Entry(text=spread(values), value=sum(values) / len(values), paper=printed)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return a mean with its standard error over seeds; the mean alone where there is one seed."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    found = over_seeds(list(values))
+    return f"{found.mean:.1f}±{found.error:.1f}"
+
+
+def reward_table(title: str, found: dict[str, Results], published: Published | None) -> Table:
+    """Return methods by reward, beside the paper's average and both places; `found` is by method."""
+    theirs = published.averages if published else {}
+    here = ranks({name: mean_reward(results) for name, results in found.items() if name in theirs})
+    there = ranks({name: score for name, score in theirs.items() if name in found})
+    rows = {
+        name: [
+            *(Entry.of(estimate(results, measure)) for measure in ("reward", "win_rate", "tokens")),
+            f"{theirs[name]:.1f}" if name in theirs else "",
+            f"{here[name]} / {there[name]}" if name in theirs else "",
+        ]
+        for name, results in found.items()
+    }
+    source = f" The paper's average: {published.source}." if published else ""
+    return ranked_table(
+        title=title,
+        columns={
+            "reward, greedy": "higher",
+            "wins against base": "higher",
+            "tokens": None,
+            "paper's average": None,
+            "place here / in the paper": None,
+        },
+        rows=rows,
+        caption=interval_note(found["Base"]) + source,
+    )
+
+
+def disagreements(found: dict[str, Results], published: Published) -> Text:
+    """Return how the order of the methods agrees with the paper's, and every pair that surely does not."""
+    rho = order_correlation({name: mean_reward(results) for name, results in found.items()}, published)
+    pairs = [
+        f"{pair.better_here} above {pair.better_there} by {pair.measured} (the paper has it {pair.published:.1f} below)"
+        for pair in contradictions(found, published, "reward")
+    ]
+    listed = "; ".join(pairs) if pairs else "none"
+    return Text(
+        text=f"Spearman correlation of the order with the paper's: {rho:.2f}. Pairs of methods in the other order than "
+        f"in the paper, by a difference paired by prompt whose 95 % interval excludes 0: {listed}."
+    )
+
+
+def mean_reward(results: Results) -> float:
+    """Return the mean reward over seeds."""
+    return estimate(results, "reward").mean
+
+
+def interval_note(results: Results) -> str:
+    """Return what the intervals of these results are."""
+    seeds = len(values_of(results, "seed"))
+    over = "Student's t over seeds" if seeds > 1 else "bootstrap over prompts; the spread between seeds is not in it"
+    return f"Mean and 95 % interval ({over}); {seeds} seed{'s' if seeds > 1 else ''}."
+
+
+def judged_alike(
+    first: Results, second: Results, *, names: tuple[str, str]
+) -> tuple[list[Agreement], list[OrderAgreement]]:
+    """Return how two judges agree on the same comparisons: pair by pair, and in the order of the methods."""
+    judges = {name: _preferences(results) for name, results in zip(names, (first, second), strict=True)}
+    return agreements(judges), orders(judges)
+
+
+def _preferences(results: Results) -> dict[tuple[str, str], float]:
+    return {
+        (str(result.axes["method"]), f"{result.axes['seed']}/{row['prompt_id']}"): row["preference"]
+        for result in results
+        for row in read_rows(result.directory / COMPARISONS)
+        if row["preference"] is not None
+    }
+
+
+def by_method(results: Results, names: Sequence[str]) -> dict[str, Results]:
+    """Return the results of each method that has any."""
+    found = {name: select(results, method=name) for name in names}
+    return {name: results for name, results in found.items() if results}
+
+
+def is_contest(result: Result) -> bool:
+    """Tell whether a result is of a benchmark of pairs."""
+    return "benchmark" in result.axes
+
+
+def is_style_table(result: Result) -> bool:
+    """Tell whether a result is the table of style-controlled figures."""
+    return result.axes.get("of") == "style control"

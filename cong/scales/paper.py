@@ -1,0 +1,99 @@
+"""The scale of the paper (section 5.1, appendix C.2); what it leaves open is as its authors published it."""
+
+from cong.data.benchmarks import GSM8K, HUMANEVAL, MATH, MBPP, BenchmarkPrompts
+from cong.data.prompts import HubPrompts
+from cong.errors import UserError
+from cong.evaluation import PAPER_TASKS
+from cong.evaluation.contests import published_contests
+from cong.generation import Sampling
+from cong.graph.stage import Stage
+from cong.models import HubModel
+from cong.scales.settings import Scale
+from cong.scoring import AnswerMatch, RewardModel, UnitTests
+
+CHECKPOINTS = {
+    ("qwen", "1.5B"): ("Qwen/Qwen2.5-1.5B-Instruct", "989aa7980e4cf806f80c7fef2b1adb7bc71aa306"),
+    ("qwen", "3B"): ("Qwen/Qwen2.5-3B-Instruct", "aa8e72537993ba99e69dfaafa59ed015b17504d1"),
+    ("qwen", "7B"): ("Qwen/Qwen2.5-7B-Instruct", "a09a35458c702b33eeacc393d103063234e8bc28"),
+    ("qwen", "14B"): ("Qwen/Qwen2.5-14B-Instruct", "cf98f3b3bbb457ad9e2bb7baf9a0125b6b88caa8"),
+    ("llama", "3B"): ("meta-llama/Llama-3.2-3B-Instruct", "0cb88a4f764b7a12671c53f0838cd831a0843b95"),
+    ("llama", "8B"): ("meta-llama/Meta-Llama-3-8B-Instruct", "5f0b02c75b57c5855da9ae460ce51323ea669d8a"),
+}
+ARMORM = HubModel(
+    repo="RLHFlow/ArmoRM-Llama3-8B-v0.1",
+    revision="eb2676d20da2f2d41082289d23c59b9f7427f955",
+    trust_remote_code=True,  # The model's class with its gating layer lies in the repository.
+)
+SECOND_JUDGE = "gpt-5-chat-latest"
+"""The paper says GPT-5. AlpacaEval 2's verdict takes log-probabilities, so it must be a model that gives them."""
+ULTRAFEEDBACK = ("HuggingFaceH4/ultrafeedback_binarized", "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85")
+
+
+def paper_scale(domain: str = "chat") -> Scale:
+    prompts, heldout, judge = _paper_data(domain)
+    diverse = Sampling(temperature=0.8, top_p=0.95)
+    training = {"global_batch_size": 64, "max_length": 2048, "scheduler": "cosine", "warmup_ratio": 0.1}
+    return Scale(
+        name="paper",
+        gpu=True,
+        model=lambda family, size, seed: _checkpoint(family, size),
+        prompts=lambda seed: prompts,
+        heldout=lambda seed: heldout,
+        judge=lambda seed: judge,
+        contests=lambda seed: published_contests(),
+        second_contests=lambda seed: published_contests(SECOND_JUDGE),
+        domains=("math", "gsm8k", "code", "mbpp"),
+        in_domain=paper_scale,
+        alpha={"qwen": 0.5, "llama": 0.4},
+        sizes={"qwen": ("3B", "7B"), "llama": ("3B", "8B")},
+        max_new_tokens=2048,
+        candidates={"samples": 5, "sampling": diverse},
+        alignment={"beta": 0.1, "learning_rate": 8e-7, "epochs": 1, **training},
+        contrastive={"sampling": Sampling(repetition_penalty=1.2)},
+        weak_sft={"learning_rate": 1e-5, "epochs": 1, **training},
+        sft={"learning_rate": 1e-5, "epochs": 2, **training},
+        # The paper states the ranges that it searched (lambda; beta and gamma), not the learning rates of these two:
+        # those are the defaults of ORPO's and SimPO's own papers.
+        orpo={"weight": 0.5, "learning_rate": 8e-6, "epochs": 1, **training},
+        simpo={"beta": 2.0, "gamma": 1.0, "learning_rate": 1e-6, "epochs": 1, **training},
+        aux_conf={"learning_rate": 1e-5, "epochs": 1, **training},
+        wspo={"beta": 0.1, "learning_rate": 1e-5, "epochs": 1, **training},
+        rejected={"sampling": diverse},
+        dpo={"learning_rate": 6e-7, "epochs": 1, **training},
+        tasks=PAPER_TASKS,
+    )
+
+
+def _paper_data(domain: str) -> tuple[Stage, Stage, RewardModel | AnswerMatch | UnitTests]:
+    """Training prompts, held-out prompts and judge."""
+    repo, revision = ULTRAFEEDBACK
+    if domain == "chat":
+        prompts = HubPrompts(repo=repo, revision=revision, split="train_prefs")
+        return (
+            prompts,
+            HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
+            RewardModel(model=ARMORM),
+        )
+    # The paper trains on the benchmarks' own training prompts; CodeDPO, its pairs for code, has no pinned source here.
+    known = {
+        "gsm8k": (GSM8K, GSM8K, AnswerMatch()),
+        "math": (MATH, MATH, AnswerMatch()),
+        "mbpp": (MBPP, MBPP, UnitTests()),
+        "code": (MBPP, HUMANEVAL, UnitTests()),
+    }
+    if domain not in known:
+        raise UserError(f"unknown domain {domain!r}: known are chat, {', '.join(known)}")
+    learned, tested, judge = known[domain]
+    prompts, heldout = (
+        BenchmarkPrompts(benchmark=learned, split="train"),
+        BenchmarkPrompts(benchmark=tested, split="test"),
+    )
+    return prompts, heldout, judge
+
+
+def _checkpoint(family: str, size: str) -> HubModel:
+    if (family, size) not in CHECKPOINTS:
+        known = ", ".join(f"{family}-{size}" for family, size in CHECKPOINTS)
+        raise UserError(f"the paper has no model {family}-{size}: it has {known}")
+    repo, revision = CHECKPOINTS[family, size]
+    return HubModel(repo=repo, revision=revision)

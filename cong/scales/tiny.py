@@ -1,0 +1,99 @@
+"""The tiny scale: the synthetic worlds, on a CPU, in minutes."""
+
+from collections.abc import Callable
+from typing import cast, get_args
+
+from cong.errors import UserError
+from cong.evaluation import WORLD_TASKS
+from cong.evaluation.contests import Contest
+from cong.evaluation.judging import ExactComparison, NoisyComparison
+from cong.generation import Sampling
+from cong.scales.settings import Scale
+from cong.scoring import AnswerMatch, ExactReward, UnitTests
+from cong.synthetic.code_world import CodeWorld
+from cong.synthetic.domain import Domain
+from cong.synthetic.math_world import MathWorld
+from cong.synthetic.models import Size
+from cong.synthetic.stages import BuildTokenizer, Pretrain, SyntheticPrompts
+from cong.synthetic.tasks import WorldTasks
+from cong.synthetic.tokenizer import Family
+from cong.synthetic.world import World
+
+
+def tiny_scale(domain: str = "chat") -> Scale:
+    world, judge = _tiny_world(domain), _tiny_judge(domain)
+    # A response in code takes a process to judge.
+    count, tokens = (512, 72) if domain == "code" else (1024, 48)
+    # Where answers are right or wrong many prompts give no pair: more epochs bring as many steps as in chat.
+    alignment_epochs = {"math": 2, "code": 4}.get(domain, 1)
+    diverse = Sampling(temperature=0.8, top_p=0.95)
+    training = {"global_batch_size": 32, "max_length": 128, "scheduler": "cosine", "warmup_ratio": 0.1}
+    return Scale(
+        name="tiny",
+        model=lambda family, size, seed: _pretrained(family, size, seed, world=world(seed)),
+        # Every seed is a world of its own: other knowledge, models, prompts and samples.
+        prompts=lambda seed: SyntheticPrompts(world=world(seed), split="train", count=count, seed=seed),
+        heldout=lambda seed: SyntheticPrompts(world=world(seed), split="heldout", count=256, seed=seed),
+        judge=judge,
+        contests=lambda seed: _tiny_contests(seed, ExactComparison(world=World(seed=seed))),
+        # Its error is what one missing item of four costs; ten words more make up for such an item.
+        second_contests=lambda seed: _tiny_contests(
+            seed, NoisyComparison(world=World(seed=seed), noise=0.5, per_word=0.05)
+        ),
+        domains=("math", "code"),
+        in_domain=tiny_scale,
+        alpha={"qwen": 0.4, "llama": 0.4},
+        sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
+        max_new_tokens=tokens,
+        candidates={"samples": 5, "sampling": diverse},
+        alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": alignment_epochs, **training},
+        contrastive={"sampling": Sampling()},
+        weak_sft={"learning_rate": 5e-4, "epochs": 2, **training},
+        sft={"learning_rate": 5e-4, "epochs": 2, **training},
+        orpo={"weight": 0.5, "learning_rate": 1.5e-4, "epochs": 1, **training},
+        simpo={"beta": 2.0, "gamma": 0.5, "learning_rate": 1.5e-4, "epochs": 1, **training},
+        aux_conf={"learning_rate": 5e-4, "epochs": 2, **training},
+        wspo={"beta": 0.1, "learning_rate": 5e-4, "epochs": 1, **training},
+        rejected={"sampling": diverse},
+        dpo={"learning_rate": 5e-5, "epochs": 1, **training},
+        tasks=WORLD_TASKS if domain == "chat" else (),
+        task_settings=lambda seed: {"source": WorldTasks(world=World(seed=seed), count=256, seed=seed), "chat": True},
+    )
+
+
+def _tiny_contests(seed: int, judge: ExactComparison | NoisyComparison) -> tuple[Contest, ...]:
+    heldout = SyntheticPrompts(world=World(seed=seed), split="heldout", count=256, seed=seed)
+    return (Contest(name="against Base", prompts=heldout, judge=judge),)
+
+
+def _tiny_world(domain: str) -> Callable[[int], World | MathWorld | CodeWorld]:
+    worlds = {"chat": World, "math": MathWorld, "code": CodeWorld}
+    if domain not in worlds:
+        raise UserError(f"unknown domain {domain!r}: known are {', '.join(worlds)}")
+    return lambda seed: worlds[domain](seed=seed)
+
+
+def _tiny_judge(domain: str) -> Callable[[int], ExactReward | AnswerMatch | UnitTests]:
+    if domain == "chat":
+        return lambda seed: ExactReward(world=World(seed=seed))
+    checked = AnswerMatch() if domain == "math" else UnitTests(cpu_seconds=1, memory_bytes=256 << 20)
+    return lambda seed: checked
+
+
+def _pretrained(family: str, size: str, seed: int, *, world: Domain) -> Pretrain:
+    families, sizes = get_args(Family), get_args(Size)
+    if family not in families or size not in sizes:
+        known = f"families are {', '.join(families)}, sizes {', '.join(sizes)}"
+        raise UserError(f"there is no tiny model {family}-{size}: {known}")
+    style = cast(Family, family)
+    return Pretrain(
+        world=world,
+        family=style,
+        size=cast(Size, size),
+        tokenizer=BuildTokenizer(world=world, family=style),
+        steps=400,
+        batch_documents=64,
+        # At the rate of the others the largest ends up no better than the next smaller one.
+        learning_rate=3e-3 if size == "14B" else 6e-3,
+        seed=seed,
+    )

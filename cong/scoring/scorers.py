@@ -1,0 +1,216 @@
+"""The workers that score: each holds what its judge needs and yields rows with their reward."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cong.data import REFERENCE, Row
+from cong.data.answers import final_answer, same_answer
+from cong.data.formatting import STOP_TOKEN, TOKENS, ResponseTokens, prompt_tokens
+from cong.data.programs import program_of
+from cong.errors import UserError
+from cong.generation.loading import check_vocabularies, load_models, load_tokenizers
+from cong.graph.resources import Resources
+from cong.models.chat import encode_chat, load_tokenizer
+from cong.sandbox import Limits, run_many
+from cong.synthetic.world import World
+
+KEPT = ("row_id", "prompt_id", "prompt", "sample", "response", "num_tokens", "finish_reason", "error")
+SPOKEN = (*KEPT, TOKENS, STOP_TOKEN)
+"""Columns from which a response is scored token by token; files of earlier versions, or of others, lack some."""
+BATCH = 32
+CHUNK = 8 * BATCH  # Rows of similar length within a chunk share a batch.
+Tokens = tuple[tuple[int, ...], tuple[int, ...]]
+"""Of a prompt and of its response."""
+_UNCHECKED = "the prompt has no reference to check a response against"
+
+
+def exact_row(world: World, row: Row) -> Row:
+    """Return a row with the exact reward of its response."""
+    from cong.synthetic.reward import exact_reward
+
+    if row["error"] is not None:
+        return scored(row, None)
+    finished = row["finish_reason"] == "stop"
+    return scored(row, exact_reward(world, prompt=row["prompt"], response=row["response"], finished=finished))
+
+
+def answer_row(row: Row) -> Row:
+    """Return a row with 1 or 0: whether its final answer is right."""
+    if row["error"] is not None:
+        return scored(row, None)
+    if not row.get(REFERENCE):
+        return scored(row, None, error=_UNCHECKED)
+    return scored(row, float(same_answer(final_answer(row["response"]), row[REFERENCE])))
+
+
+def scored(row: Row, reward: float | None, *, error: str | None = None) -> Row:
+    """Return the columns that are kept of a row, and its reward; one that is infinite or no number is an error."""
+    if reward is not None and not math.isfinite(reward):
+        reward, error = None, f"the reward is {reward}"
+    return {**{name: row[name] for name in KEPT}, "reward": reward, "error": row["error"] or error}
+
+
+class TestRunner:
+    """Worker that runs the code of responses against their tests."""
+
+    __test__ = False  # not a class of tests, whatever its name
+
+    def __init__(self, limits: Limits, resources: Resources) -> None:
+        self.limits, self.workers = limits, resources.threads
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield every row with 1 when its code passes, else 0."""
+        good = [row for row in rows if row["error"] is None and row.get(REFERENCE)]
+        bad = (row for row in rows if row["error"] is not None or not row.get(REFERENCE))
+        yield from (scored(row, None, error=_UNCHECKED) for row in bad)
+        for start in range(0, len(good), CHUNK):
+            batch = good[start : start + CHUNK]
+            jobs = [(program_of(row["response"]), row[REFERENCE]) for row in batch]
+            verdicts = run_many(jobs, limits=self.limits, workers=self.workers)
+            yield from (scored(row, float(verdict.passed)) for row, verdict in zip(batch, verdicts, strict=True))
+
+
+class LogprobScorer:
+    """Worker that holds a weak pair and computes implicit rewards, or one model and computes likelihoods."""
+
+    def __init__(self, directories: tuple[Path, ...], resources: Resources) -> None:
+        import torch
+
+        from cong.decoding.models import common_positions, common_rope_end, common_vocab_size, stop_token_ids
+
+        if resources.device == "cpu":
+            torch.set_num_threads(resources.threads)
+        post, pre = directories[0], directories[1] if len(directories) > 1 else None
+        tokenizers = load_tokenizers(post, pre)
+        check_vocabularies(post, pre, tokenizers=tokenizers)
+        self.tokenizer, self.models = tokenizers[0], load_models(post, pre, resources)
+        configs = [model.config for model in self.models]
+        self.positions, self.vocabulary = common_positions(*configs), common_vocab_size(*configs)
+        # A rope that follows the longest row of a batch would make a score depend on the rows beside it.
+        self.batch_size = BATCH if common_rope_end(*configs) is None else 1
+        stop_ids = stop_token_ids(self.models[0], self.tokenizer)
+        self._responses = ResponseTokens(self.tokenizer, stop_ids=stop_ids)
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield every row with log pi_r - log pi_ref, or log pi, of its response and end token."""
+        for start in range(0, len(rows), CHUNK):
+            batch: list[tuple[Row, Tokens]] = []
+            for row in rows[start : start + CHUNK]:
+                tokens = self._tokens(row)
+                if isinstance(tokens, str):
+                    yield scored(row, None, error=tokens)
+                else:
+                    batch.append((row, tokens))
+            yield from self._score(batch)
+
+    def _tokens(self, row: Row) -> Tokens | str:
+        """Return the tokens of prompt and response, or why this row has no score."""
+        if row["error"] is not None:
+            return row["error"]
+        try:
+            tokens = prompt_tokens(self.tokenizer, row), self._responses.of(row)
+        except Exception as error:
+            # Chat templates and tokenizers raise what they like at texts that they do not understand.
+            return f"the chat cannot be formatted: {type(error).__name__}: {error}"
+        return tokens_fault(*tokens, vocabulary=self.vocabulary, positions=self.positions) or tokens
+
+    def _score(self, batch: "list[tuple[Row, Tokens]]") -> Iterator[Row]:
+        from cong.decoding import teacher_forced_logprobs
+
+        prompts, completions = [tokens[0] for _, tokens in batch], [tokens[1] for _, tokens in batch]
+        logprobs = [
+            teacher_forced_logprobs(model, prompts=prompts, completions=completions, batch_size=self.batch_size)
+            for model in self.models
+        ]
+        yield from (scored(row, post - sum(pre)) for (row, _), post, *pre in zip(batch, *logprobs, strict=True))
+
+
+def tokens_fault(
+    prompt: Sequence[int], response: Sequence[int], *, vocabulary: int, positions: int | None
+) -> str | None:
+    """Return why a model cannot read these tokens, None when it can."""
+    if not prompt:
+        return "the prompt is empty"
+    count = len(prompt) + len(response)
+    if positions is not None and count > positions:
+        return f"prompt and response have {count} tokens; the model has positions for {positions}"
+    largest = max((*prompt, *response))
+    return f"token id {largest} is outside the vocabulary [0, {vocabulary - 1}]" if largest >= vocabulary else None
+
+
+class RewardScorer:
+    """Worker that holds a sequence-classification reward model; `label` is the logit that is the reward."""
+
+    def __init__(
+        self,
+        directories: tuple[Path, ...],
+        resources: Resources,
+        *,
+        trust_remote_code: bool = False,
+        label: int | None = None,
+    ) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        from cong.decoding import load_checked
+
+        if resources.device == "cpu":
+            torch.set_num_threads(resources.threads)
+        self.directory, self.label = directories[0], label
+        self.tokenizer = load_tokenizer(self.directory)
+        model = load_checked(
+            AutoModelForSequenceClassification,
+            self.directory,
+            dtype=getattr(torch, resources.dtype),
+            trust_remote_code=trust_remote_code,
+        )
+        if not trust_remote_code:
+            self._logit(model.config.num_labels)
+        text = model.config.get_text_config()
+        self.vocabulary, self.positions = text.vocab_size, getattr(text, "max_position_embeddings", None)
+        self.model = model.to(resources.device).eval()
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield every row with the model's score of the conversation."""
+        import torch
+
+        with torch.inference_mode():
+            for row in rows:
+                tokens = self._tokens(row)
+                if isinstance(tokens, str):
+                    yield scored(row, None, error=tokens)
+                else:
+                    yield scored(row, self._reward(tokens))
+
+    def _tokens(self, row: Row) -> tuple[int, ...] | str:
+        """Return the tokens of the conversation, or why this row has no score."""
+        if row["error"] is not None:
+            return row["error"]
+        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+        try:
+            tokens = encode_chat(self.tokenizer, turns, open_turn=False)
+        except Exception as error:
+            # Chat templates and tokenizers raise what they like at texts that they do not understand.
+            return f"the chat cannot be formatted: {type(error).__name__}: {error}"
+        return tokens_fault(tokens, (), vocabulary=self.vocabulary, positions=self.positions) or tokens
+
+    def _reward(self, tokens: tuple[int, ...]) -> float:
+        import torch
+
+        input_ids = torch.tensor([tokens], device=self.model.device)
+        output = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+        # ArmoRM's own class calls its scalar `score`; plain classifiers have logits.
+        values = output["score"] if "score" in output else output.logits  # noqa: SIM401 - `logits` may be missing
+        values = values.float().reshape(-1)
+        return float(values[self._logit(len(values))])
+
+    def _logit(self, count: int) -> int:
+        """Return which of so many logits is the reward; raise `UserError` when nobody said."""
+        if self.label is None and count != 1:
+            raise UserError(
+                f"{self.directory} has {count} labels: say which is the reward, RewardModel(model=..., label=0)"
+            )
+        if self.label is not None and not 0 <= self.label < count:
+            raise UserError(f"{self.directory} has {count} labels, and none is number {self.label}")
+        return self.label or 0
