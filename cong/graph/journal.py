@@ -6,6 +6,7 @@ The stage's processes, on whatever node, only append to files in the stage's dir
 
 import json
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,28 @@ def read_failure(directory: Path) -> str | None:
         return json.loads((directory / FAILURE).read_text())["error"]
     except FileNotFoundError:
         return None
+
+
+def open_to_group(path: Path) -> None:
+    """Let a file or directory have the permissions that the umask leaves: some libraries give them to the owner only.
+
+    What belongs to somebody else is left as it is.
+    """
+    status = path.stat()
+    wanted = (0o777 if path.is_dir() else 0o666) & ~_umask()
+    if status.st_uid == os.geteuid() and status.st_mode & wanted != wanted:
+        path.chmod(stat.S_IMODE(status.st_mode) | wanted)
+
+
+def _umask() -> int:
+    try:
+        text = Path("/proc/self/status").read_text()
+        return int(text.partition("\nUmask:")[2].split()[0], 8)
+    except (OSError, IndexError, ValueError):
+        # There is no other way to ask: for a moment other threads make private files.
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
 
 def replace_text(path: Path, text: str) -> None:

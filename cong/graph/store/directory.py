@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.errors import UserError
-from cong.graph.journal import replace_text
+from cong.graph.journal import open_to_group, replace_text
 from cong.graph.stage import LONGEST_NAME, Stage, clipped
 from cong.graph.store import lease
 
@@ -195,6 +195,9 @@ class Store:
         """Write the record, and return what `_SUCCESS` will hold."""
         directory = self.directory(stage)
         replace_text(directory / RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
+        for path in _outputs(directory):
+            for part in (path, *(parent for parent in path.parents if directory in parent.parents)):
+                open_to_group(part)
         files = {str(path.relative_to(directory)): _seal(path) for path in _outputs(directory)}
         inputs = record.get("input_generations", {})
         return {"fingerprint": stage.fingerprint, "stage": stage.name, "files": files, "inputs": inputs}
