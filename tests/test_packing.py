@@ -66,7 +66,7 @@ def test_a_project_is_the_repository_without_what_is_ignored_and_without_stores_
 def test_this_very_cong_and_the_profile_travel_along(project):
     package = packed(project)
     archive = zipfile.ZipFile(io.BytesIO(package.archive))
-    assert archive.read("cong/packing.py") == Path(packing.__file__).read_bytes()
+    assert archive.read("cong/submit/packing.py") == Path(packing.__file__).read_bytes()
     assert "cong/report/page.html" in names(package)
     assert "cong/old.py" not in names(package)
     assert archive.read(package.profile) == PROFILE.read_bytes()

@@ -29,25 +29,36 @@ def submit(
         Path | None, typer.Option(help="What is packed; default is the repository of the experiment file.")
     ] = None,
     env: Annotated[list[str] | None, typer.Option(help="Variable of the job; repeatable.", metavar="KEY=VALUE")] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="File that is packed although it is a link or may hold secrets; repeatable.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Run an experiment on a Ray cluster: pack the project, check the demand, start the job and follow its log."""
     from cong.graph.resources import profile_path
     from cong.graph.runner import check_capacity
     from cong.run import launch
+    from cong.run.naming import SOURCE
     from cong.submit.dashboard import differences, reach
     from cong.submit.jobs import Jobs, Submission, environment, kept_back
-    from cong.submit.packing import pack
+    from cong.submit.packing import left_out, pack
 
-    variables = environment(env or [])
+    variables = environment(env or []) | {SOURCE: str(experiment.resolve())}
     job = prepare(experiment, scale, profile, settings, grid, store, force)
     launch.check_resources(job)
     launch.check_devices(job)
-    packed = pack(experiment=experiment, profile=profile_path(profile), root=working_dir, store=job.store.root)
+    packed = pack(
+        experiment=experiment,
+        profile=profile_path(profile),
+        root=working_dir,
+        store=job.store.root,
+        include=tuple(include or ()),
+    )
     cluster = reach(address)
     shared = _shared_store(store, cluster)
     if note := check_capacity(job.plan, job.resources, cluster.capacity):
         typer.echo(note, err=True)
-    for line in [*kept_back(), *differences(cluster)]:
+    for line in [*left_out(packed), *kept_back(), *differences(cluster)]:
         typer.echo(f"note: {line}", err=True)
     jobs = Jobs(cluster)
     options = _options(scale, settings, grid, force)

@@ -19,6 +19,7 @@ from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.models.memory import check_fits
 from cong.models.mirror import undeclared
+from cong.run.naming import name_in
 from cong.run.records import recorded
 from cong.run.sweep import Sweep
 from cong.scales import scale as scale_named
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 class Job:
     """An experiment with everything that was chosen on the command line."""
 
+    name: str
+    """The experiment's name in the store, in the tracker and in reports."""
     experiment: Experiment
     cells: list[Cell]
     scale: str
@@ -40,11 +43,6 @@ class Job:
     resources: Resources
     store: Store
     plan: Plan
-
-    @property
-    def name(self) -> str:
-        """Return the experiment's name in tracker and reports."""
-        return f"{self.experiment.name}-{self.scale}"
 
 
 def prepare(
@@ -69,6 +67,7 @@ def prepare(
     cells = (grid_cells if own_grid else accepted_cells)(experiment, scale_named(scale), settings, values)
     plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
+        name=name_in(store.root, base=f"{experiment.name}-{scale}", path=path),
         experiment=experiment,
         cells=cells,
         scale=scale,

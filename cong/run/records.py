@@ -22,11 +22,11 @@ from cong.graph.demand import count
 from cong.graph.journal import replace_text
 from cong.graph.runner import StageFailed, first_line
 from cong.graph.store import lease
+from cong.run.naming import RUNS, claim
 
 if TYPE_CHECKING:
     from cong.run.launch import Job
 
-RUNS = ".cong"
 RUN = "run.json"
 JOB_ID = "CONG_JOB_ID"
 """Environment variable by which a run knows under which id it was submitted to a cluster."""
@@ -38,6 +38,7 @@ def recorded(job: "Job") -> Iterator[None]:
     """Leave a record of the run in the store, and say in it how the run ended."""
     family = job.store.root / RUNS / job.name
     begun = time.time()
+    claim(job.store.root, name=job.name, path=job.experiment.path)
     directory = family / f"{time.time_ns()}-{os.getpid()}"
     with lease.hold(directory):
         _forget_ended(family, but=directory)
@@ -102,7 +103,7 @@ def _write(directory: Path, record: dict[str, Any]) -> None:
 
 def _forget_ended(family: Path, *, but: Path) -> None:
     """Take away the runs that ended or died; of a process on another host that is known only after a long silence."""
-    for directory in family.iterdir():
+    for directory in filter(Path.is_dir, family.iterdir()):
         # Without a record a run is only just beginning: it takes its lease first.
         if directory != but and (directory / RUN).exists() and not _may_live(directory):
             shutil.rmtree(directory, ignore_errors=True)

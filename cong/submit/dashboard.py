@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from cong.errors import UserError
 from cong.graph.cluster import autoscaled, capacity_of, refused
@@ -27,6 +27,19 @@ from cong.graph.demand import Capacity
 ANSWER_SECONDS = 5.0
 LEAST_PYTHON = (3, 11)
 LEAST_RAY = (2, 60)
+
+
+class _TokenStays(HTTPRedirectHandler):
+    """Follows a redirect to another scheme, host or port without the token, which was meant for the first."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if redirected is not None and urlsplit(newurl)[:2] != urlsplit(req.full_url)[:2]:
+            redirected.remove_header("Authorization")
+        return redirected
+
+
+_OPENER = build_opener(_TokenStays)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +126,7 @@ def _ask(address: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
 
 def _fetch(address: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
     try:
-        with urlopen(Request(address + path, headers=dict(headers)), timeout=ANSWER_SECONDS) as answer:
+        with _OPENER.open(Request(address + path, headers=dict(headers)), timeout=ANSWER_SECONDS) as answer:
             found = json.load(answer)
     except HTTPError:
         raise
