@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from reference_decoding import STOP_IDS, ragged_prompts, reference_greedy, tiny_model
 
 from cong.decoding import Decoding, GenerateEngine, Request, SlotEngine, load_model, load_pair
-from cong.decoding.lora import is_adapter
+from cong.models import LocalModel
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
@@ -70,4 +70,4 @@ def test_an_adapter_decodes_like_merged_weights(saved, engine):
 def test_two_whole_checkpoints_are_loaded_as_they_are(saved):
     post, pre = load_pair(post=saved / "merged", pre=saved / "base", dtype="float32", device="cpu")
     assert not {w.data_ptr() for w in post.parameters()} & {w.data_ptr() for w in pre.parameters()}
-    assert not is_adapter(saved / "merged")
+    assert not LocalModel(path=str(saved / "merged")).is_adapter

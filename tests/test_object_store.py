@@ -390,7 +390,7 @@ def test_a_submitted_job_is_given_the_url():
     from cong.submit.packing import Packed
 
     store = _shared_store("s3://bucket/runs", cluster=cast(Any, None))
-    packed = Packed(root=Path(), archive=b"", files=0, experiment="e.py", profile="p.toml")
+    packed = Packed(root=Path(), archive=b"", files=0, left_out=(), experiment="e.py", profile="p.toml")
     submission = Submission(name="e", packed=packed, options=(), store=store, environment={})
     assert "--store s3://bucket/runs " in entry_point(submission)
 

@@ -199,7 +199,15 @@ def test_the_reproduction_has_a_page_per_part_and_calls_simulated_raters_so(tmp_
     handmade.publish(cells, store, reward=lambda axes: 1.0 + 0.1 * len(str(axes.get("method", ""))))
     plan = make_plan({cell.name: cell.stage for cell in cells}, store)
     job = launch.Job(
-        experiment=experiment, cells=cells, scale="tiny", settings={}, grid={}, resources=INLINE, store=store, plan=plan
+        name="reproduce-tiny",
+        experiment=experiment,
+        cells=cells,
+        scale="tiny",
+        settings={},
+        grid={},
+        resources=INLINE,
+        store=store,
+        plan=plan,
     )
     page = launch.report(job).page
     assert 'href="raters.html"' in page.read_text()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cong.experiment import value_text
 from cong.run import status
 from cong.run.status import FAILED, RUNNING, RunState, StageState
 
@@ -36,7 +37,7 @@ def show_experiment(root: Path, name: str) -> None:
         print(
             f"{run.state}; begun {status.when(record['begun'])}, lasted {_lasted(record)}, profile {record['profile']}"
         )
-        chosen = [f"{key}={_plain(value)}" for key, value in (record["settings"] | record["grid"]).items()]
+        chosen = [f"{key}={value_text(value)}" for key, value in (record["settings"] | record["grid"]).items()]
         if chosen:
             print(f"set: {' '.join(chosen)}")
         _print(console, ("cell", "state", "stages"), [_cell(run, cell) for cell in record["cells"]])
@@ -85,19 +86,13 @@ def _lasted(record: dict[str, Any]) -> str:
 
 
 def _cell(run: RunState, cell: dict[str, Any]) -> tuple[str, ...]:
-    name = ",".join(f"{key}={_plain(value)}" for key, value in cell["axes"].items())
+    name = ",".join(f"{key}={value_text(value)}" for key, value in cell["axes"].items())
     stages = run.of_cell(cell)
     states = [stage.state for stage in stages]
     final = run.stages[cell["stage"]].state
     now = next((state for state in (RUNNING, FAILED) if state in states), final)
     done = states.count(status.FINISHED)
     return name, final if final == status.FINISHED else now, f"{done} of {len(stages)}"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _stages(console: "Console", title: str, stages: list[StageState]) -> None:

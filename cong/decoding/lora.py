@@ -21,17 +21,13 @@ from transformers import PreTrainedModel
 from cong.decoding.models import load_model
 from cong.decoding.weights import first_line, some_of
 from cong.errors import UserError
+from cong.models import LocalModel
 from cong.models.weightfiles import tensor_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PIECE = 1 << 24
 """Elements of a weight that are summed at once: as 64-bit integers they take several times their memory."""
-
-
-def is_adapter(path: str | Path) -> bool:
-    """Whether a directory holds a PEFT adapter instead of a whole checkpoint."""
-    return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
 def load_pair(
@@ -42,7 +38,7 @@ def load_pair(
     Raises `UserError` when a checkpoint or an adapter does not hold every weight of its model and no others.
     """
     base = load_model(pre, dtype=dtype, device=device)
-    if not is_adapter(post):
+    if not LocalModel(path=str(post)).is_adapter:
         return load_model(post, dtype=dtype, device=device), base
     before = checksum(base)
     twin = _adapted(_sharing(base), post)

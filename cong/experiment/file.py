@@ -45,7 +45,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Return the axes as text: `method=ConG,seed=0`."""
-        return ",".join(f"{key}={_text(value)}" for key, value in self.axes.items())
+        return ",".join(f"{key}={value_text(value)}" for key, value in self.axes.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,10 @@ def _type_name(annotation: Any) -> str:
     )
 
 
-def _text(value: Value) -> str:
+def value_text(value: Any) -> str:
+    """Return a value of an axis as text: numbers as short as they can be without becoming another number."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(value_text, value))
     if not isinstance(value, float):
         return str(value)
     short = f"{value:g}"

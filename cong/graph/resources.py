@@ -13,12 +13,14 @@ import functools
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cong.errors import UserError
 from cong.graph.demand import Demand
 from cong.graph.judging import Judging
 
+DeepSpeed = Literal["none", "zero2", "zero3", "zero3-offload"]
+Backend = Literal["auto", "slots", "transformers", "vllm"]
 PROFILES = Path(__file__).resolve().parents[1] / "profiles"
 
 
@@ -31,7 +33,7 @@ class SizeSettings:
     slots: int | Literal["auto"] | None = None
     tensor_parallel: int | None = None
     train_workers: int | None = None
-    deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] | None = None
+    deepspeed: DeepSpeed | None = None
     micro_batch: int | None = None
 
     @property
@@ -56,7 +58,7 @@ class Resources:
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
     """Torch threads per process on a CPU."""
-    backend: Literal["auto", "slots", "transformers", "vllm"] = "slots"
+    backend: Backend = "slots"
     """Engine that decodes. "auto" takes vLLM on a GPU where it is installed, and the slot engine elsewhere."""
     actors: int = 1
     """Ray Data actors per generating stage; 0 generates in the stage's own process."""
@@ -67,7 +69,7 @@ class Resources:
     cuda_graphs: bool = False
     """Replay captured decoding steps on a GPU: a step of a 3B pair took a fifth of the time on an H200."""
     train_workers: int = 1
-    deepspeed: Literal["none", "zero2", "zero3", "zero3-offload"] = "none"
+    deepspeed: DeepSpeed = "none"
     micro_batch: int = 16
     checkpoint_seconds: float = 600.0
     """Training writes a checkpoint when this much time has passed since the last one."""
@@ -113,8 +115,8 @@ class Resources:
         choices = {
             "device": ("cpu", "cuda"),
             "dtype": ("float32", "bfloat16"),
-            "backend": ("auto", "slots", "transformers", "vllm"),
-            "deepspeed": ("none", "zero2", "zero3", "zero3-offload"),
+            "backend": get_args(Backend),
+            "deepspeed": get_args(DeepSpeed),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from cong.data import Row
 from cong.evaluation import COMPARISONS, EVALUATION
-from cong.experiment import Result, Results, Value
+from cong.experiment import Result, Results, Value, value_text
 from cong.report.blocks import Browser, Prompt, Responses, Source
 
 METHOD = "method"
@@ -118,7 +118,7 @@ def _sources(results: Results) -> list[Source]:
     return [
         Source(
             model=names[result.cell.name],
-            settings={key: _text(result.axes[key]) for key in SETTINGS if key in varying and key in result.axes},
+            settings={key: value_text(result.axes[key]) for key in SETTINGS if key in varying and key in result.axes},
             measure="reward" if (result.directory / EVALUATION).exists() else "preference",
         )
         for result in results
@@ -137,7 +137,7 @@ def _names(results: Results, keys: Sequence[str]) -> dict[str, str]:
     for method, group in groups.items():
         for one in group:
             told = keys if method is None else _telling(group, keys)
-            parts = [f"{key} {_text(one.axes[key])}" for key in told if key in one.axes]
+            parts = [f"{key} {value_text(one.axes[key])}" for key in told if key in one.axes]
             named[one.cell.name] = ", ".join(([] if method is None else [str(method)]) + parts) or "responses"
     return named
 
@@ -156,10 +156,6 @@ def _telling(results: Results, keys: Sequence[str]) -> list[str]:
 def _apart(results: Results, keys: Sequence[str]) -> bool:
     places = {tuple(result.axes.get(key) for key in (*SETTINGS, *keys)) for result in results}
     return len(places) == len(results)
-
-
-def _text(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _told(text: str, reward: float | None) -> str:

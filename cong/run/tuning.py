@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from cong.errors import UserError
-from cong.experiment import Cell, collect
+from cong.experiment import Cell, collect, value_text
 from cong.experiment.axes import Axis, Search, rounded
 from cong.experiment.grid import Point, points
 from cong.graph.demand import Capacity, count
@@ -241,11 +241,7 @@ def _stages(found: Sequence[Found]) -> Sequence[Stage]:
 
 
 def _text(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in point.items())
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{name} {value_text(value)}" for name, value in point.items())
 
 
 def _nothing(refused: Sequence[str]) -> str:
@@ -271,7 +267,7 @@ def _blocks(search: Search, found: Sequence[Found], *, failed: int, refused: Seq
         title="Points, the best first",
         columns=("rank", *search.names, search.measure),
         rows=[
-            (str(rank), *(_value(one.point[name]) for name in search.names), f"{one.value:.4g}")
+            (str(rank), *(value_text(one.point[name]) for name in search.names), f"{one.value:.4g}")
             for rank, one in enumerate(found, start=1)
         ],
         caption="The measure is the mean over the cells of a point. The best of many points looks better than it is: "
