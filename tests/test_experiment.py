@@ -131,7 +131,7 @@ def test_a_bad_input_is_one_clear_line_and_exit_code_2(case, tmp_path):
 
 def test_a_plan_imports_neither_torch_nor_ray(tmp_path):
     code = (
-        "import sys; from cong.cli import app; "
+        "import sys; from cong.cli.app import app; "
         f"app(['plan', {str(QUICKSTART)!r}, '--store', {str(tmp_path / 'none')!r}], standalone_mode=False); "
         "print([name for name in ('torch', 'ray', 'transformers', 'mlflow', 'numpy') if name in sys.modules])"
     )

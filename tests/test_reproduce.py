@@ -77,7 +77,7 @@ def test_no_stage_of_the_reproduction_is_there_twice(name: str) -> None:
 
 def test_a_plan_at_paper_scale_reckons_hours_and_disk_without_loading_anything_heavy() -> None:
     code = (
-        "import sys\nfrom cong.cli import main\n"
+        "import sys\nfrom cong.cli.app import main\n"
         f"sys.argv = ['cong', 'plan', {str(REPRODUCE)!r}, '--scale', 'paper', '--profile', 'l40x4']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'sklearn', 'pandas', 'lm_eval'} & set(sys.modules)\n"

@@ -1,7 +1,7 @@
 """Model handles: a stage that makes a checkpoint, a checkpoint directory, or a pinned revision on the Hugging Face hub.
 
 Where the hub cannot be reached, `CONG_MIRROR=DIR` makes `Qwen/Qwen2.5-3B-Instruct` mean a copy in `DIR`: see
-`cong/mirror.py`.
+`cong/models/mirror.py`.
 """
 
 import functools

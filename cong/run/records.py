@@ -2,7 +2,7 @@
 
     {store}/.cong/{experiment}-{scale}/{when}-{process}/
         run.json       the experiment, its cells and their stages; small, replaced as a whole
-        .lease.json    the heartbeat of the process that runs it (see cong/graph/lease.py)
+        .lease.json    the heartbeat of the process that runs it (see cong/graph/store/lease.py)
 
 A run writes into a directory of its own, so two runs of one experiment at once never touch each other's; what earlier
 ones left is taken away when the next begins.
