@@ -30,6 +30,7 @@ ERRORS = {name: type(name, (Exception,), {}) for name in
 
 @pytest.fixture(autouse=True)
 def errors_of_ray(monkeypatch):
+    monkeypatch.setattr(runner, "REST_SECONDS", 0.01)
     monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace(RayTaskError=RayTaskError, **ERRORS))
 
 

@@ -10,6 +10,7 @@ import functools
 import gc
 import math
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,9 +31,11 @@ from cong.graph.store import Store
 TICK = 1.0
 _DEATHS = {"memory": 2, "process": 2, "node": 20}
 """How often a stage is tried again, by what was lost; a node that goes, as cheap ones do, is no fault of its stages."""
+REST_SECONDS = 5.0
+"""What ended for want of memory is gone by then."""
 _MEMORY = (
-    "its node ran out of memory, and Ray ended its process, every time it was tried: use a smaller micro_batch or "
-    "slots, fewer actors or workers at a time, or nodes with more memory"
+    "its node ran out of memory, and Ray ended its process, every time it was tried: "
+    "use a smaller micro_batch or slots, fewer actors or workers at a time, or nodes with more memory"
 )
 _PLACED_AT_ONCE = 16
 
@@ -44,19 +47,15 @@ class Observer(Protocol):
 
     def started(self, stage: Stage) -> None:
         """A stage is given to a process."""
-        ...
 
     def finished(self, stage: Stage, outcome: str) -> None:
         """A stage ended as `made` or `hit`."""
-        ...
 
     def failed(self, stage: Stage, error: BaseException) -> None:
         """A stage raised."""
-        ...
 
     def tick(self, running: list[Stage]) -> None:
         """About a second has passed."""
-        ...
 
 
 class StageFailed(RuntimeError):
@@ -97,7 +96,8 @@ class _Schedule:
         self.tasks: dict[str, Assignment] = {}
         self.deaths: Counter[tuple[str, str]] = Counter()
         self.starved: list[Assignment] = []
-        """Stages that ran out of memory: they are tried again one after the other."""
+        """Stages that ran out of memory: they are tried again one after the other, after a rest."""
+        self.rest_until = 0.0
         self.unfinished = {stage.fingerprint for stage in plan.todo}
         self.failures: list[tuple[Stage, BaseException]] = []
 
@@ -106,7 +106,7 @@ class _Schedule:
         while self.waiting or self.running or self.starved:
             self._start_what_fits()
             self._start_what_starved()
-            if not self.running:
+            if not (self.running or self.starved):
                 break
             self._collect()
         if self.failures:
@@ -124,7 +124,7 @@ class _Schedule:
 
     def _start_what_starved(self) -> None:
         alone = any(self.deaths[stage.fingerprint, "memory"] for stage in self.running.values())
-        if self.starved and not alone:
+        if self.starved and not alone and time.monotonic() >= self.rest_until:
             task = self.starved.pop(0)
             self.running[self.start(task)] = task.stage
 
@@ -142,6 +142,8 @@ class _Schedule:
         )
 
     def _collect(self) -> None:
+        if not self.running:
+            time.sleep(min(TICK, max(self.rest_until - time.monotonic(), 0.0)))
         done, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
         for future in done:
             self._settle(self.running.pop(future), future)
@@ -169,6 +171,7 @@ class _Schedule:
         if lost == "memory":
             # What ran beside it may have taken the memory, and the monitor may have ended the wrong one.
             self.starved.append(task)
+            self.rest_until = time.monotonic() + REST_SECONDS * self.deaths[task.stage.fingerprint, lost]
         else:
             self.running[self.start(task)] = task.stage
 
@@ -234,8 +237,7 @@ def _as_ray_task(places: ThreadPoolExecutor, task: Assignment) -> "Future[str]":
 
 
 def _pass_on(done: "Future[str]", future: "Future[str]") -> None:
-    error = done.exception()
-    future.set_result(done.result()) if error is None else future.set_exception(error)
+    future.set_result(done.result()) if done.exception() is None else future.set_exception(done.exception())
 
 
 def _started(task: Assignment, demand: Demand, strategy: Any) -> "Future[str]":
@@ -247,8 +249,7 @@ def _started(task: Assignment, demand: Demand, strategy: Any) -> "Future[str]":
         num_gpus=gpus,
         # Ray counts no end that is for want of memory: it would try for ever. So the schedule counts.
         max_retries=0,
-        # Not into the resources of the Tune trial, if any, that asks for it.
-        scheduling_strategy=strategy,
+        scheduling_strategy=strategy,  # Not into the resources of the Tune trial, if any, that asks for it.
         name=task.stage.title,
     )
     return remote.remote(task).future()
