@@ -5,6 +5,7 @@ A user's mistake is one line and exit code 2.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 # What typer raises for an unknown flag or a missing argument has no public name of its own.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 
+DEBUG = "--debug"
+"""Flag that may stand anywhere in a command."""
+
 app = typer.Typer(
     name="cong",
-    help="Contrastive Weak-to-Strong Generalization as experiments.",
+    help=f"Contrastive Weak-to-Strong Generalization as experiments. With {DEBUG} an error shows its traceback.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -257,13 +261,19 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    arguments = [text for text in sys.argv[1:] if text != DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(args=arguments, standalone_mode=False))
     except _USAGE_ERROR as error:
         typer.echo(f"error: {error.format_message()}", err=True)
         sys.exit(2)
     except (UserError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        if debug:
+            traceback.print_exc()
+        # What the user can mend was put into words; an error of the system may be of our own making.
+        hint = "" if debug or isinstance(error, UserError) else f" ({type(error).__name__}; {DEBUG} shows where)"
+        typer.echo(f"error: {error}{hint}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)

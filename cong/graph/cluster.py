@@ -84,7 +84,9 @@ def node_with_room(demand: Demand) -> Any:
 
 def _connect(resources: Resources) -> None:
     if resources.address:
-        _check_answers(resources.address)
+        # "auto" takes what this variable names first.
+        named = os.environ.get("RAY_ADDRESS") if resources.address == "auto" else None
+        _check_answers(named or resources.address)
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -102,8 +104,19 @@ def _connect(resources: Resources) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `UserError` when nobody listens at `host:port`; Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    """Raise `UserError` when nobody listens at `host:port`; Ray itself would try for minutes.
+
+    An address of Ray Client (`ray://`) is refused: through it a driver has no node of its own, and sees no others.
+    """
+    scheme, separator, rest = address.partition("://")
+    if separator:
+        host = rest.rpartition(":")[0] or rest
+        raise UserError(
+            f"--address {address}: {scheme}:// is not for a run, which is a part of the cluster: use "
+            f"--address auto on one of its nodes, {host}:6379 from its network, or from elsewhere cong submit with "
+            f"--address http://{host}:8265"
+        )
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return
     try:

@@ -22,6 +22,12 @@ class Demand:
         """Tell whether this demand can start while `free` is unoccupied."""
         return self.cpus <= free.cpus + 1e-9 and self.gpus <= free.gpus + 1e-9
 
+    def __add__(self, other: "Demand") -> "Demand":
+        return Demand(cpus=self.cpus + other.cpus, gpus=self.gpus + other.gpus)
+
+    def __sub__(self, other: "Demand") -> "Demand":
+        return Demand(cpus=self.cpus - other.cpus, gpus=self.gpus - other.gpus)
+
     @property
     def part(self) -> "Demand":
         """Return what one of the processes holds."""

@@ -2,17 +2,21 @@
 
 With Ray a stage is a Ray task that may start Ray Data actors or Ray Train workers; without, it runs in this process.
 A stage whose process dies is tried again and goes on where it stopped; one that raises fails, and what does not need it
-is still computed.
+is still computed. No thread waits for a stage: an autoscaling cluster is asked for thousands at a time.
 """
 
 import contextlib
+import functools
 import gc
 import math
+import sys
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from cong.errors import UserError
 from cong.graph.demand import Capacity, Demand
@@ -25,7 +29,17 @@ from cong.graph.stage import Stage
 from cong.graph.store import Store
 
 TICK = 1.0
-_DEATHS = 2
+_DEATHS = {"memory": 2, "process": 2, "node": 20}
+"""How often a stage is tried again, by what was lost; a node that goes, as cheap ones do, is no fault of its stages."""
+REST_SECONDS = 5.0
+"""What ended for want of memory is gone by then."""
+_MEMORY = (
+    "its node ran out of memory, and Ray ended its process, every time it was tried: "
+    "use a smaller micro_batch or slots, fewer actors or workers at a time, or nodes with more memory"
+)
+_PLACED_AT_ONCE = 16
+
+Start = Callable[[Assignment], "Future[str]"]
 
 
 class Observer(Protocol):
@@ -33,19 +47,15 @@ class Observer(Protocol):
 
     def started(self, stage: Stage) -> None:
         """A stage is given to a process."""
-        ...
 
     def finished(self, stage: Stage, outcome: str) -> None:
         """A stage ended as `made` or `hit`."""
-        ...
 
     def failed(self, stage: Stage, error: BaseException) -> None:
         """A stage raised."""
-        ...
 
     def tick(self, running: list[Stage]) -> None:
         """About a second has passed."""
-        ...
 
 
 class StageFailed(RuntimeError):
@@ -72,32 +82,33 @@ class Runner:
         """Compute what is to run; raise `StageFailed` at the end when something failed."""
         if not plan.todo:
             return
-        with executor(self.resources) as (call, capacity):
+        with executor(self.resources) as (start, capacity):
             check_capacity(plan, self.resources, capacity)
-            _Schedule(runner=self, plan=plan, call=call, capacity=self.share or room(capacity)).run()
+            _Schedule(runner=self, plan=plan, start=start, capacity=self.share or room(capacity)).run()
 
 
 class _Schedule:
-    def __init__(self, *, runner: Runner, plan: Plan, call: Callable[[Assignment], str], capacity: Demand) -> None:
-        self.runner, self.plan, self.call = runner, plan, call
+    def __init__(self, *, runner: Runner, plan: Plan, start: Start, capacity: Demand) -> None:
+        self.runner, self.plan, self.start = runner, plan, start
         self.free = capacity
         self.waiting = list(plan.todo)
-        self.running: dict[Future, Stage] = {}
+        self.running: dict[Future[str], Stage] = {}
+        self.tasks: dict[str, Assignment] = {}
+        self.deaths: Counter[tuple[str, str]] = Counter()
+        self.starved: list[Assignment] = []
+        """Stages that ran out of memory: they are tried again one after the other, after a rest."""
+        self.rest_until = 0.0
         self.unfinished = {stage.fingerprint for stage in plan.todo}
         self.failures: list[tuple[Stage, BaseException]] = []
-        self.pool = ThreadPoolExecutor(max_workers=len(plan.todo)) if runner.resources.ray else None
 
     def run(self) -> None:
-        try:
-            while self.waiting or self.running:
-                self._start_what_fits()
-                if not self.running:
-                    break
-                self._collect()
-        finally:
-            # After an interrupt nobody waits for the running stages: they end with the connection to Ray.
-            if self.pool:
-                self.pool.shutdown(wait=False, cancel_futures=True)
+        # After an interrupt nobody waits for the running stages: they end with the connection to Ray.
+        while self.waiting or self.running or self.starved:
+            self._start_what_fits()
+            self._start_what_starved()
+            if not (self.running or self.starved):
+                break
+            self._collect()
         if self.failures:
             raise StageFailed(self.failures)
 
@@ -107,18 +118,15 @@ class _Schedule:
             ready = not any(item.fingerprint in self.unfinished for item in stage.inputs)
             if ready and demand.fits(self.free):
                 self.waiting.remove(stage)
-                self.free = _minus(self.free, demand)
-                self.running[self._submit(self._assignment(stage))] = stage
+                self.free = self.free - demand
+                self.tasks[stage.fingerprint] = self._assignment(stage)
+                self.running[self.start(self.tasks[stage.fingerprint])] = stage
 
-    def _submit(self, task: Assignment) -> Future:
-        if self.pool:
-            return self.pool.submit(self.call, task)
-        future: Future = Future()
-        try:
-            future.set_result(self.call(task))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def _start_what_starved(self) -> None:
+        alone = any(self.deaths[stage.fingerprint, "memory"] for stage in self.running.values())
+        if self.starved and not alone and time.monotonic() >= self.rest_until:
+            task = self.starved.pop(0)
+            self.running[self.start(task)] = task.stage
 
     def _assignment(self, stage: Stage) -> Assignment:
         for observer in self.runner.observers:
@@ -134,16 +142,23 @@ class _Schedule:
         )
 
     def _collect(self) -> None:
+        if not self.running:
+            time.sleep(min(TICK, max(self.rest_until - time.monotonic(), 0.0)))
         done, _ = wait(self.running, timeout=TICK, return_when=FIRST_COMPLETED)
         for future in done:
             self._settle(self.running.pop(future), future)
         for observer in self.runner.observers:
             observer.tick(list(self.running.values()))
 
-    def _settle(self, stage: Stage, future: Future) -> None:
-        self.free = _plus(self.free, stage.demand(self.runner.resources))
+    def _settle(self, stage: Stage, future: Future[str]) -> None:
+        error, lost = _outcome(future)
+        if lost is not None:
+            self.deaths[stage.fingerprint, lost] += 1
+            if self.deaths[stage.fingerprint, lost] <= _DEATHS[lost]:
+                self._try_again(self.tasks[stage.fingerprint], lost)
+                return
+        self.free = self.free + stage.demand(self.runner.resources)
         self.runner.store.refresh(stage)
-        error = future.exception()
         for observer in self.runner.observers:
             observer.failed(stage, error) if error else observer.finished(stage, future.result())
         if error is None:
@@ -152,42 +167,92 @@ class _Schedule:
             self.failures.append((stage, error))
             write_failure(self.runner.store.directory(stage), first_line(error))
 
+    def _try_again(self, task: Assignment, lost: str) -> None:
+        if lost == "memory":
+            # What ran beside it may have taken the memory, and the monitor may have ended the wrong one.
+            self.starved.append(task)
+            self.rest_until = time.monotonic() + REST_SECONDS * self.deaths[task.stage.fingerprint, lost]
+        else:
+            self.running[self.start(task)] = task.stage
+
+
+def _outcome(future: Future[str]) -> tuple[BaseException | None, str | None]:
+    """Return the error of a task, if any, and what was lost when that is why it ended."""
+    error: Any = future.exception()
+    ray_errors = sys.modules.get("ray.exceptions")
+    if error is None or ray_errors is None:
+        return error, None
+    if isinstance(error, ray_errors.RayTaskError):
+        # Ray's own class holds the worker's traceback as text; that is in the stage's log already.
+        error = error.cause
+    if isinstance(error, ray_errors.OutOfMemoryError):
+        return MemoryError(_MEMORY), "memory"
+    if isinstance(error, ray_errors.NodeDiedError | ray_errors.TaskUnschedulableError):
+        return error, "node"
+    return error, "process" if isinstance(error, ray_errors.WorkerCrashedError) else None
+
 
 @contextlib.contextmanager
-def executor(resources: Resources) -> Iterator[tuple[Callable[[Assignment], str], Capacity]]:
-    """Yield what runs a stage, and how much of everything there is."""
+def executor(resources: Resources) -> Iterator[tuple[Start, Capacity]]:
+    """Yield what starts a stage, and how much of everything there is."""
     if not resources.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
-        yield execute, Capacity(nodes=(Demand(cpus=1e9, gpus=1e9),))
+        yield _in_this_process, Capacity(nodes=(Demand(cpus=1e9, gpus=1e9),))
         return
     from cong.graph.cluster import connected
 
     with connected(resources) as capacity:
-        yield _as_ray_task, capacity
+        places = ThreadPoolExecutor(max_workers=_PLACED_AT_ONCE, thread_name_prefix="place")
+        try:
+            yield functools.partial(_as_ray_task, places), capacity
+        finally:
+            places.shutdown(wait=False, cancel_futures=True)
 
 
-def _as_ray_task(task: Assignment) -> str:
-    import ray
-    from ray.exceptions import RayTaskError
+def _in_this_process(task: Assignment) -> "Future[str]":
+    future: Future[str] = Future()
+    try:
+        future.set_result(execute(task))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
+
+def _as_ray_task(places: ThreadPoolExecutor, task: Assignment) -> "Future[str]":
+    demand = task.stage.demand(task.resources)
+    if not (demand.in_children and task.resources.one_node):
+        return _started(task, demand, "DEFAULT")
     from cong.graph.cluster import node_with_room
 
-    demand = task.stage.demand(task.resources)
+    future: Future[str] = Future()
+
+    def place() -> None:
+        try:
+            _started(task, demand, node_with_room(demand)).add_done_callback(lambda done: _pass_on(done, future))
+        except Exception as error:
+            future.set_exception(error)
+
+    places.submit(place)
+    return future
+
+
+def _pass_on(done: "Future[str]", future: "Future[str]") -> None:
+    future.set_result(done.result()) if done.exception() is None else future.set_exception(done.exception())
+
+
+def _started(task: Assignment, demand: Demand, strategy: Any) -> "Future[str]":
+    import ray
+
     cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
     remote = ray.remote(_execute_with_log).options(
         num_cpus=cpus,
         num_gpus=gpus,
-        max_retries=_DEATHS,
-        retry_exceptions=False,
-        # Not into the resources of the Tune trial, if any, that asks for it.
-        scheduling_strategy=node_with_room(demand) if demand.in_children and task.resources.one_node else "DEFAULT",
+        # Ray counts no end that is for want of memory: it would try for ever. So the schedule counts.
+        max_retries=0,
+        scheduling_strategy=strategy,  # Not into the resources of the Tune trial, if any, that asks for it.
         name=task.stage.title,
     )
-    try:
-        return ray.get(remote.remote(task))
-    except RayTaskError as error:
-        # Ray's own class holds the worker's traceback as text; that is in the stage's log already.
-        raise error.cause from None
+    return remote.remote(task).future()
 
 
 def _execute_with_log(task: Assignment) -> str:
@@ -228,14 +293,6 @@ def check_capacity(plan: Plan, resources: Resources, capacity: Capacity) -> str 
 def room(capacity: Capacity) -> Demand:
     """Return how much may be asked for at a time: an autoscaler adds nodes for what waits."""
     return Demand(cpus=math.inf, gpus=math.inf) if capacity.grows else capacity.total
-
-
-def _minus(a: Demand, b: Demand) -> Demand:
-    return Demand(cpus=a.cpus - b.cpus, gpus=a.gpus - b.gpus)
-
-
-def _plus(a: Demand, b: Demand) -> Demand:
-    return Demand(cpus=a.cpus + b.cpus, gpus=a.gpus + b.gpus)
 
 
 def first_line(error: BaseException) -> str:

@@ -59,15 +59,19 @@ def reach(address: str) -> Cluster:
     """Ask the dashboard at an address; raise `UserError` when it cannot be used."""
     address = normal(address)
     headers = _admission(address)
-    known = _ask(address, "/api/v0/cluster_metadata", headers)["data"]
-    cluster = Cluster(
-        address=address,
-        headers=headers,
-        ray=known["rayVersion"],
-        python=known["pythonVersion"],
-        **_nodes(address, headers),
-    )
-    _check_versions(cluster)
+    try:
+        known = _ask(address, "/api/v0/cluster_metadata", headers)["data"]
+        cluster = Cluster(
+            address=address,
+            headers=headers,
+            ray=known["rayVersion"],
+            python=known["pythonVersion"],
+            **_nodes(address, headers),
+        )
+        _check_versions(cluster)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        # JSON of another form: another service, or a proxy that answers for one.
+        raise _no_dashboard(address) from error
     return cluster
 
 

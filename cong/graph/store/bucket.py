@@ -8,7 +8,6 @@ Address, region and credentials are what the file system itself takes from the e
 """
 
 import errno
-import json
 import logging
 import sys
 import time
@@ -204,7 +203,8 @@ class BucketLease(lease.Lease):
     def _current(self) -> dict[str, Any] | None:
         keys = self._bucket.keys(self._prefix)
         self._number = int(keys[-1].rpartition("/")[2]) if keys else 0
-        found = json.loads(self._bucket.read(self._key(self._number)) or b"null")
+        data = self._bucket.read(self._key(self._number))
+        found = None if data is None else lease.described(data, version=self._number)
         return None if found is None or found.get("released") else found
 
     def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:

@@ -69,10 +69,11 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             try:
                 probe.write_bytes(bytes(1 << 20))
+                _check_locks(probe)
             finally:
                 probe.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"the store {self.root} cannot be written: {error.strerror}") from error
+            raise UserError(f"the store {self.root} cannot be written: {error.strerror or error}") from error
 
     def directory(self, stage: Stage) -> Path:
         """Return the directory of a stage, whether or not it exists."""
@@ -255,6 +256,20 @@ def store_at(place: str | Path) -> Store:
     from cong.graph.remote import ObjectStore
 
     return ObjectStore(str(place))
+
+
+def _check_locks(path: Path) -> None:
+    """Raise `UserError` when the file system of a file has no locks: two processes could hold one lease."""
+    import fcntl
+
+    with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"the file system of the store {path.parent} has no locks (flock: {error.strerror}): mount it with "
+                "them (Lustre: -o flock), or choose another place with --store"
+            ) from error
 
 
 def _outputs(directory: Path) -> list[Path]:

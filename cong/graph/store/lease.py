@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cong.graph.journal import replace_text
 HEARTBEAT = 5.0
 EXPIRY = 60.0
 LEASE = ".lease.json"
+UNREADABLE = "unreadable"
 
 
 class LeaseLost(RuntimeError):
@@ -76,15 +77,20 @@ class Lease:
             try:
                 if not self._renew():
                     return
-            except OSError as error:
-                # A full disk or a mount that is away for a minute must not cost the lease: the next beat tries again.
-                print(f"lease heartbeat: {error}", file=sys.stderr, flush=True)
+            except Exception as error:
+                # A full disk, a mount that is away for a minute or half a file that was read must not cost the lease:
+                # the next beat tries again. A heartbeat that ended would let another process take a living one's work.
+                _tell(f"lease heartbeat: {type(error).__name__}: {error}")
 
     def _release(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._give_back()
+        try:
+            self._give_back()
+        except Exception as error:
+            # It dies with this process, or of its silence. What was published is published.
+            _tell(f"lease: {type(error).__name__}: {error}")
 
 
 class DirectoryLease(Lease):
@@ -108,7 +114,8 @@ class DirectoryLease(Lease):
             return True
 
     def _is_ours(self) -> bool:
-        return (self._current() or {}).get("token") == self._token
+        # A file that cannot be read names nobody else, and is written again.
+        return (self._current() or {}).get("token") in (self._token, UNREADABLE)
 
     def _renew(self) -> bool:
         with self._guard:
@@ -184,10 +191,31 @@ def _wait(lease: Lease, while_waiting: Callable[[], bool]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Return who a lease file names, or None when there is no file."""
     try:
-        return json.loads(path.read_text())
+        return described(path.read_bytes(), version=path.stat().st_mtime_ns)
     except FileNotFoundError:
         return None
+
+
+def described(data: bytes, *, version: Any) -> dict[str, Any]:
+    """Return who holds a lease, as its file says.
+
+    A part of a file, as a crash of the machine leaves it, is of an unknown holder: who stands still is dead after a
+    while like any other, and the real one writes the file again. `version` changes with the file.
+    """
+    unknown = {"token": UNREADABLE, "beat": version, "host": "unknown", "pid": 0, "born": 0.0}
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return unknown
+    return {**unknown, **found} if isinstance(found, dict) else unknown
+
+
+def _tell(line: str) -> None:
+    # Standard error may be closed by now; a heartbeat goes on without it.
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def this_process() -> dict[str, Any]:
