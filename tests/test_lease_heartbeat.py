@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from cong.graph import lease
-from cong.graph.lease import LEASE, DirectoryLease
+from cong.graph.store import lease
+from cong.graph.store.lease import LEASE, DirectoryLease
 
 
 @pytest.fixture(autouse=True)

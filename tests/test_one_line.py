@@ -10,12 +10,13 @@ from threading import Thread
 
 import pytest
 
-from cong import cli, dashboard
-from cong.doctor import _findings
+from cong.cli import app as cli
+from cong.cli.doctor import _findings
 from cong.errors import UserError
 from cong.graph.cluster import connected
 from cong.graph.resources import Resources
 from cong.graph.store import Store
+from cong.submit import dashboard
 from cong.tracking import check_tracking
 
 

@@ -128,7 +128,8 @@ def test_an_experiment_without_runs_is_one_clear_line(root, profile):
 def test_the_status_imports_neither_torch_nor_ray(root, profile):
     with recorded(job(root, profile)):
         code = (
-            f"import sys; from cong.cli.app import app; app(['status', '--store', {str(root)!r}], standalone_mode=False); "
+            "import sys; from cong.cli.app import app; "
+            f"app(['status', '--store', {str(root)!r}], standalone_mode=False); "
             "print([name for name in ('torch', 'ray', 'transformers', 'mlflow', 'numpy') if name in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
