@@ -134,7 +134,7 @@ def status(
     address: Annotated[str | None, typer.Option(help="Ray's dashboard: the jobs of that cluster too.")] = None,
 ) -> None:
     """Show the experiments of a store: what is finished, what runs now and how far it is, what failed and why."""
-    from cong.cli.app import status as statusview
+    from cong.cli import status as statusview
 
     found = opened(store)
     found.mirror()
