@@ -38,8 +38,8 @@ def test_a_file_system_without_locks_is_refused_before_anything_starts(tmp_path,
 
 def test_doctor_says_that_a_file_system_has_no_locks(tmp_path, no_locks, monkeypatch):
     for look in ("_package", "_device", "_tracking", "_ray"):
-        monkeypatch.setattr(f"cong.doctor.{look}", lambda *given: None)
-    monkeypatch.setattr("cong.doctor._hub", lambda: None)
+        monkeypatch.setattr(f"cong.cli.doctor.{look}", lambda *given: None)
+    monkeypatch.setattr("cong.cli.doctor._hub", lambda: None)
     (finding,) = [found for found in _findings(Resources(name="x"), Store(tmp_path)) if found and found.name == "store"]
     assert not finding.good
     assert "has no locks" in finding.text
