@@ -159,7 +159,7 @@ def test_programs_are_judged_by_the_tests_of_their_own_row_and_hostile_ones_fail
 def test_a_prompt_without_a_reference_cannot_be_judged(store):
     from cong.graph.runner import StageFailed
 
-    with pytest.raises(StageFailed, match="prompt p0 has no reference"):
+    with pytest.raises(StageFailed, match="p0#0: the prompt has no reference"):
         rewards(store, AnswerMatch(), ("#### 3", ""))
 
 
