@@ -201,6 +201,14 @@ def test_a_server_that_only_times_out_costs_a_tenth_of_the_time(monkeypatch):
     assert box._next_try - time.monotonic() > 1.5
 
 
+def test_a_tracker_can_be_copied_by_what_listens_to_trials(tracked_store):
+    import cloudpickle
+
+    tracker = track(tracked_store, numbers("v"))
+    copy = cloudpickle.loads(cloudpickle.dumps(tracker))
+    assert copy.run_id == tracker.run_id
+
+
 def half_made(path, empty):
     path.write_bytes(empty)
     with sqlite3.connect(path) as connection:
