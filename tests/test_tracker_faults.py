@@ -1,16 +1,14 @@
 """Nothing that MLflow refuses, raises or prints ends a run, or keeps it waiting."""
 
-import os
 import re
 import sqlite3
-import stat
 import threading
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import INLINE, Number, run
+from toy import INLINE, Number
 
 from cong.errors import UserError
 from cong.experiment import Cell, collect
@@ -201,6 +199,14 @@ def test_a_server_that_only_times_out_costs_a_tenth_of_the_time(monkeypatch):
     assert box._next_try - time.monotonic() > 1.5
 
 
+def test_a_tracker_can_be_copied_by_what_listens_to_trials(tracked_store):
+    import cloudpickle
+
+    tracker = track(tracked_store, numbers("v"))
+    copy = cloudpickle.loads(cloudpickle.dumps(tracker))
+    assert copy.run_id == tracker.run_id
+
+
 def half_made(path, empty):
     path.write_bytes(empty)
     with sqlite3.connect(path) as connection:
@@ -270,33 +276,3 @@ def test_a_store_of_any_name_holds_its_own_database(tmp_path, empty_database, na
         assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == 3
     assert [path.name for path in (tmp_path / "around").iterdir()] == [name]
     assert len(list(store.root.rglob("record.json"))) == 2
-
-
-def test_the_database_follows_the_umask(store, empty_database):
-    path = store.root / database.NAME
-    path.write_bytes(empty_database)
-    path.chmod(0o600)
-    before = os.umask(0o002)
-    try:
-        check_tracking(store)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o664
-
-
-def test_files_that_only_their_owner_may_read_follow_the_umask_once_published(store, monkeypatch):
-    def write(self, ctx):
-        (ctx.out / "model").mkdir(mode=0o700)
-        for path in (ctx.out / "number.txt", ctx.out / "model" / "model.safetensors"):
-            path.write_text("1")
-            path.chmod(0o600)
-
-    monkeypatch.setattr(Number, "run", write)
-    before = os.umask(0o027)
-    try:
-        run(store, Number(value=1))
-    finally:
-        os.umask(before)
-    directory = store.directory(Number(value=1))
-    names = ("number.txt", "model/model.safetensors", "model")
-    assert [stat.S_IMODE((directory / name).stat().st_mode) for name in names] == [0o640, 0o640, 0o750]

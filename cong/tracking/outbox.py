@@ -8,6 +8,7 @@ No error of the server or of its client leaves this module: a run goes on whatev
 artifact store that may be another machine than the server, and slow or closed to this one: nothing waits for them.
 """
 
+import functools
 import queue
 import sys
 import threading
@@ -124,6 +125,10 @@ class _Attachments:
         self._failed = 0
         """Files in a row that were not taken."""
         self._thread: threading.Thread | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Ray Tune keeps a copy of all that listens to its trials; that one sends nothing.
+        return functools.partial(_Attachments, self._uri, probe=self._probe), ()
 
     def put(self, call: Callable[[], Any]) -> None:
         if self._closed:

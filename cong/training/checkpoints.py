@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cong.graph.journal import replace_text
+from cong.graph.journal import open_to_group, replace_text
 from cong.graph.resources import Resources
 
 _MARKER = "COMPLETE"
@@ -22,6 +22,9 @@ def execution_shape(resources: Resources) -> str:
 
 def mark_complete(checkpoint: Path, *, shape: str) -> None:
     """Declare a checkpoint complete, then delete all but the last few."""
+    # Weights are written for their owner only; who goes on with the stage may be another user of the store.
+    for path in (checkpoint, *checkpoint.rglob("*")):
+        open_to_group(path)
     replace_text(checkpoint / _MARKER, json.dumps({"shape": shape}))
     for old in _complete(checkpoint.parent, shape)[:-_KEEP]:
         shutil.rmtree(old)
