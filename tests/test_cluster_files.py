@@ -214,7 +214,7 @@ def test_every_file_speaks_of_the_same_image_and_the_same_ray():
 
 
 def test_every_command_in_the_files_and_the_readme_names_what_there_is():
-    texts = [path.read_text() for path in (*CLUSTER.rglob("*.*"), ROOT / "README.md")]
+    texts = [path.read_text() for path in (*CLUSTER.rglob("*.*"), *ROOT.glob("*/README.md"), ROOT / "README.md")]
     commands = [shlex.split(line) for text in texts for line in re.findall(r"cong (?:run|plan) [^'`\n#]+", text)]
     named = [words for words in commands if "--profile" in words]
     for words in named:
