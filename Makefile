@@ -1,7 +1,8 @@
 # `make quickstart` and `make test` do all their set-up: a virtual environment in .venv with the versions of constraints.txt.
 # `make test-vllm` does its own in .venv-vllm: the same, and vLLM's wheel for CPUs.
 
-PYTHON ?= python3.11
+# The first that there is; `make PYTHON=...` chooses another.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13; do command -v $$name && break; done)
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
@@ -20,13 +21,17 @@ DS_BUILD_OPS=0 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isol
 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
 endef
 
-.PHONY: quickstart test coverage test-vllm check setup clean
+.PHONY: quickstart test test-quick coverage test-vllm check setup tools clean
 
 quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
 
 test: check
 	$(BIN)/python -m pytest --durations=25
+
+# The inner loop: no Ray, no cluster, no kills.
+test-quick: setup
+	$(BIN)/python -m pytest -m "not slow"
 
 # Apart, for counting lines makes the tests a good deal slower.
 coverage: setup
@@ -43,7 +48,12 @@ check: setup
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+# What no package can bring, said in one line before anything is downloaded.
+tools:
+	@test -n "$(PYTHON)" || { echo "error: no python3.11, 3.12 or 3.13: install one (Debian: apt-get install python3.11 python3.11-venv)" >&2; exit 2; }
+	@command -v g++ >/dev/null || { echo "error: no g++: install a C++ compiler (Debian: apt-get install g++ python3-dev)" >&2; exit 2; }
+
+$(INSTALLED): pyproject.toml constraints.txt | tools
 	$(call environment,$(VENV))
 	touch $@
 

@@ -1,4 +1,4 @@
-"""The command `cong`: plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
+"""The command `cong`: plan, run, tune, submit, logs, cancel, status, report, decode, doctor, init.
 
 A user's mistake is one line and exit code 2.
 """
@@ -224,6 +224,18 @@ def _alphas(text: str) -> tuple[float, ...]:
         return parse(text, tuple[float, ...])
     except ValueError as error:
         raise UserError(f"--alpha {text}: {error}") from error
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where the starter is written.", metavar="DIR")] = Path(),
+) -> None:
+    """Write a first experiment and a profile, to be changed."""
+    from cong.cli.init import write_starter
+
+    for path in write_starter(directory):
+        typer.echo(f"written: {path}")
+    typer.echo("next:    " + (f"cd {directory} && " if directory != Path() else "") + "cong run quickstart.py")
 
 
 @app.command()

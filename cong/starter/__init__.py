@@ -1,0 +1,1 @@
+"""What `cong init` writes: a first experiment and a profile, to be changed."""
