@@ -52,6 +52,8 @@ def connect(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
 
+    # Where it was imported before, it has read its level already.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
