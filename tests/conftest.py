@@ -17,12 +17,27 @@ from cong.run.launch import Job
 SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+SLOW = {
+    "test_decode_command", "test_dashboard", "test_experiment", "test_faults", "test_generation", "test_judging",
+    "test_kills", "test_local_cluster", "test_method_experiments", "test_methods", "test_object_store",
+    "test_object_store_nodes", "test_pairs", "test_report_in_a_browser", "test_run", "test_sandbox", "test_slurm",
+    "test_status", "test_submit", "test_sweep", "test_synthetic_models", "test_tracker_faults", "test_tracking",
+    "test_training_beginnings", "test_training_loop", "test_training_ray", "test_training_resume",
+}  # fmt: skip
+"""Files that start a cluster or a server, kill processes, or train: `make test-quick` leaves them out."""
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests in the background of a shell are started deaf to interrupts, and so would be all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

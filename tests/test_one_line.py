@@ -49,6 +49,13 @@ def test_a_file_system_with_locks_is_taken(tmp_path):
     Store(tmp_path / "store").prepare()
 
 
+@pytest.fixture
+def without_ray(monkeypatch):
+    """A process that has no Ray yet, whatever other tests have started."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
+@pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize("address", ["ray://head:10001", "ray://10.0.0.1", "http://head:8265", "ray://[::1]:10001"])
 def test_an_address_of_ray_client_is_refused_with_what_to_use(address):
     with (
@@ -58,6 +65,7 @@ def test_an_address_of_ray_client_is_refused_with_what_to_use(address):
         pass
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_the_environments_address_of_ray_client_is_refused_too(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UserError, match="ray:// is not for a run"), connected(Resources(name="x", address="auto")):
