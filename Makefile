@@ -1,7 +1,9 @@
 # `make quickstart` and `make test` do all their set-up: a virtual environment in .venv with the versions of constraints.txt.
 # `make test-vllm` does its own in .venv-vllm: the same, and vLLM's wheel for CPUs.
 
-PYTHON ?= python3.11
+# The first that starts and can make an environment: a name may be pyenv's of a version that is not installed.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13; do \
+	$$name -c 'import ensurepip, venv' 2>/dev/null && echo $$name && break; done)
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
@@ -10,6 +12,12 @@ VLLM_TESTS := tests/inside_vllm
 INSTALLED := $(VENV)/.installed
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+
+# One line each, before anything is downloaded. DeepSpeed compiles its extensions when they are first used.
+NO_PYTHON = no Python that can make an environment: install python3.11, 3.12 or 3.13 with its venv module \
+	(Debian and Ubuntu: apt install python3.11-venv), or give PYTHON=/path/to/python
+NO_COMPILER = no C++ compiler $(CXX): install g++ (Debian and Ubuntu: apt install g++), or give CXX=/path/to/compiler
+tools = $(if $(PYTHON),,$(error $(NO_PYTHON)))$(if $(shell command -v $(CXX) 2>/dev/null),,$(error $(NO_COMPILER)))
 
 # torch first and alone, so that nothing else chooses its build; deepspeed compiles nothing at installation.
 define environment
@@ -44,10 +52,12 @@ check: setup
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
+	$(tools)
 	$(call environment,$(VENV))
 	touch $@
 
 $(VLLM_INSTALLED): pyproject.toml constraints.txt $(VLLM_TESTS)/requirements.txt
+	$(tools)
 	$(call environment,$(VLLM_VENV))
 	$(VLLM_BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r $(VLLM_TESTS)/requirements.txt
 	touch $@

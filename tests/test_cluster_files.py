@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
+from cong import __version__
 from cong.graph.resources import Resources, load_profile
 from cong.models.architecture import PUBLISHED
 
@@ -207,9 +207,8 @@ def test_the_container_file_copies_what_there_is_and_installs_what_is_pinned():
 
 
 def test_every_file_speaks_of_the_same_image_and_the_same_ray():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     found = [name for path in CLUSTER.rglob("*.*") for name in re.findall(r"\S+/cong:[\w.]+", path.read_text())]
-    assert set(found) == {f"registry.example.com/cong:{version}"}
+    assert set(found) == {f"registry.example.com/cong:{__version__}"}
     assert ray_cluster()["spec"]["rayVersion"] == PINS["ray"]
 
 

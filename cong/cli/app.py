@@ -1,4 +1,4 @@
-"""The command `cong`: plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
+"""The command `cong`: init, plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
 
 A user's mistake is one line and exit code 2.
 """
@@ -40,6 +40,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where to write; default is the current directory.")] = Path(),
+) -> None:
+    """Write an experiment and a profile to begin with; nothing is overwritten."""
+    from cong.cli.init import next_commands, write_starter
+
+    for path in write_starter(directory):
+        typer.echo(f"wrote {path}")
+    typer.echo("Next:\n  " + "\n  ".join(next_commands(directory)))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from typing import Any
 from cong.data import RESPONSES, Row, by_prompt, check_failures, read_rows, write_rows
 from cong.data.jsonlines import lone_surrogate
 from cong.data.prompts import LocalFile
-from cong.errors import UserError
+from cong.errors import UserError, require
 from cong.evaluation.judging.ask import Judged, judge_pairs
 from cong.evaluation.judging.client import JudgeClient, api_key
 from cong.evaluation.judging.judges import AlpacaEval2, PairJudge
@@ -80,6 +80,7 @@ class Compare(Stage):
     def check(self) -> None:
         if isinstance(self.judge, LocalJudge):
             return
+        require("openai", extra="judges")
         api_key()
         if isinstance(self.judge, AlpacaEval2) and self.judge.tables is not None:
             self.judge.tables.read()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cong.errors import UserError
+from cong.errors import UserError, require
 from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
@@ -106,6 +106,7 @@ class Downstream(Stage):
         return "+".join(names) if len(names) < 3 else f"{names[0]}+{len(names) - 1}"
 
     def check(self) -> None:
+        require("lm_eval", extra="downstream")
         check_model(self.model)
         if not isinstance(self.source, WorldTasks):
             _check_names(self.tasks, self.source)

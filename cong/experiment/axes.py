@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from cong.errors import UserError
+from cong.errors import UserError, require
 from cong.experiment.file import Experiment, parse
 from cong.experiment.grid import Point
 
@@ -54,6 +54,8 @@ class Search:
     def __post_init__(self) -> None:
         if self.searcher not in get_args(Searcher):
             raise UserError(f"unknown searcher {self.searcher!r}: known are {', '.join(get_args(Searcher))}")
+        if self.searcher == "optuna":
+            require("optuna", extra="search")
         if self.trials < 1:
             raise UserError(f"--trials {self.trials}: at least 1")
         if not self.axes:
