@@ -1,8 +1,9 @@
 # `make quickstart` and `make test` do all their set-up: a virtual environment in .venv with the versions of constraints.txt.
 # `make test-vllm` does its own in .venv-vllm: the same, and vLLM's wheel for CPUs.
 
-# The first that there is; `make PYTHON=...` chooses another.
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13; do command -v $$name && break; done)
+# The first that starts and can make an environment: a name may be pyenv's of a version that is not installed.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13; do \
+	$$name -c 'import ensurepip, venv' 2>/dev/null && echo $$name && break; done)
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
@@ -11,6 +12,12 @@ VLLM_TESTS := tests/inside_vllm
 INSTALLED := $(VENV)/.installed
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+
+# One line each, before anything is downloaded. DeepSpeed compiles its extensions when they are first used.
+NO_PYTHON = no Python that can make an environment: install python3.11, 3.12 or 3.13 with its venv module \
+	(Debian and Ubuntu: apt install python3.11-venv), or give PYTHON=/path/to/python
+NO_COMPILER = no C++ compiler $(CXX): install g++ (Debian and Ubuntu: apt install g++), or give CXX=/path/to/compiler
+tools = $(if $(PYTHON),,$(error $(NO_PYTHON)))$(if $(shell command -v $(CXX) 2>/dev/null),,$(error $(NO_COMPILER)))
 
 # torch first and alone, so that nothing else chooses its build; deepspeed compiles nothing at installation.
 define environment
@@ -21,7 +28,7 @@ DS_BUILD_OPS=0 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isol
 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
 endef
 
-.PHONY: quickstart test test-quick coverage test-vllm check setup tools clean
+.PHONY: quickstart test test-quick coverage test-vllm check setup clean
 
 quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
@@ -48,16 +55,13 @@ check: setup
 
 setup: $(INSTALLED)
 
-# What no package can bring, said in one line before anything is downloaded.
-tools:
-	@test -n "$(PYTHON)" || { echo "error: no python3.11, 3.12 or 3.13: install one (Debian: apt-get install python3.11 python3.11-venv)" >&2; exit 2; }
-	@command -v g++ >/dev/null || { echo "error: no g++: install a C++ compiler (Debian: apt-get install g++ python3-dev)" >&2; exit 2; }
-
-$(INSTALLED): pyproject.toml constraints.txt | tools
+$(INSTALLED): pyproject.toml constraints.txt
+	$(tools)
 	$(call environment,$(VENV))
 	touch $@
 
 $(VLLM_INSTALLED): pyproject.toml constraints.txt $(VLLM_TESTS)/requirements.txt
+	$(tools)
 	$(call environment,$(VLLM_VENV))
 	$(VLLM_BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r $(VLLM_TESTS)/requirements.txt
 	touch $@

@@ -11,7 +11,7 @@ class NothingLeft(UserError):
     """A stage's inputs hold nothing to work on; a run goes on without the cells that say they may lack a result."""
 
 
-def require(module: str, *, extra: str) -> None:
-    """Raise `UserError` when a package is missing that only some need: it names the extra that brings it."""
-    if importlib.util.find_spec(module) is None:
-        raise UserError(f"{module} is not installed: pip install 'cong[{extra}]'")
+def require(package: str, *, extra: str) -> None:
+    """Raise `UserError` that names the extra of `cong` when a package is not installed; it is not imported."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"this needs {package}: pip install 'cong[{extra}]'")

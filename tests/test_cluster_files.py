@@ -14,7 +14,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-import cong
+from cong import __version__
 from cong.graph.resources import Resources, load_profile
 from cong.models.architecture import PUBLISHED
 
@@ -208,7 +208,7 @@ def test_the_container_file_copies_what_there_is_and_installs_what_is_pinned():
 
 def test_every_file_speaks_of_the_same_image_and_the_same_ray():
     found = [name for path in CLUSTER.rglob("*.*") for name in re.findall(r"\S+/cong:[\w.]+", path.read_text())]
-    assert set(found) == {f"registry.example.com/cong:{cong.__version__}"}
+    assert set(found) == {f"registry.example.com/cong:{__version__}"}
     assert ray_cluster()["spec"]["rayVersion"] == PINS["ray"]
 
 

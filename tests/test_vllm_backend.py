@@ -45,7 +45,7 @@ def absent(monkeypatch):
 
 
 def test_asking_for_vllm_where_it_is_not_says_which_command_installs_it(absent, tmp_path):
-    command = r"pip install -c constraints.txt -e '.\[vllm\]'"
+    command = r"pip install 'cong\[vllm\]'"
     with pytest.raises(UserError, match=f"needs vLLM, which is not installed: {command}"):
         check_backend(resources(backend="vllm"))
     for stage in (
@@ -75,7 +75,7 @@ cong.cli.app.main()
         text=True,
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.strip().endswith("not installed: pip install -c constraints.txt -e '.[vllm]'")
+    assert done.stderr.strip().endswith("not installed: pip install 'cong[vllm]'")
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out.parquet.work").exists()
 

@@ -1,4 +1,4 @@
-"""The command `cong`: plan, run, tune, submit, logs, cancel, status, report, decode, doctor, init.
+"""The command `cong`: init, plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
 
 A user's mistake is one line and exit code 2.
 """
@@ -44,6 +44,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where to write; default is the current directory.")] = Path(),
+) -> None:
+    """Write an experiment and a profile to begin with; nothing is overwritten."""
+    from cong.cli.init import next_commands, write_starter
+
+    for path in write_starter(directory):
+        typer.echo(f"wrote {path}")
+    typer.echo("Next:\n  " + "\n  ".join(next_commands(directory)))
 
 
 @app.command()
@@ -224,18 +236,6 @@ def _alphas(text: str) -> tuple[float, ...]:
         return parse(text, tuple[float, ...])
     except ValueError as error:
         raise UserError(f"--alpha {text}: {error}") from error
-
-
-@app.command()
-def init(
-    directory: Annotated[Path, typer.Argument(help="Where the starter is written.", metavar="DIR")] = Path(),
-) -> None:
-    """Write a first experiment and a profile, to be changed."""
-    from cong.cli.init import write_starter
-
-    for path in write_starter(directory):
-        typer.echo(f"written: {path}")
-    typer.echo("next:    " + (f"cd {directory} && " if directory != Path() else "") + "cong run quickstart.py")
 
 
 @app.command()

@@ -58,7 +58,7 @@ def _package(name: str) -> Finding:
         importlib.import_module(name)
         return Finding(name=name, good=True, text=metadata.version(name))
     except Exception as error:
-        advice = "install with `pip install -c constraints.txt -e .`"
+        advice = "install cong again, with its dependencies"
         return Finding(name=name, good=False, text=f"{type(error).__name__}: {error}; {advice}")
 
 

@@ -19,7 +19,7 @@ from cong.models import LocalModel
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-INSTALL = "pip install -c constraints.txt -e '.[vllm]'"
+INSTALL = "pip install 'cong[vllm]'"
 
 
 def vllm_installed() -> bool:

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cong import __version__
 from cong.graph import fingerprint as fp
 from cong.graph.environment import stage_environment
 from cong.graph.journal import FAILURE, replace_text
@@ -26,7 +27,7 @@ from cong.graph.store import BEGUN, SUCCESS, Store
 LOG = ".log.txt"
 BASIS = ".basis"
 COMMIT = "CONG_COMMIT"
-PACKAGES = ("cong", "torch", "transformers", "trl", "ray", "deepspeed", "datasets", "accelerate", "mlflow", "numpy")
+PACKAGES = ("torch", "transformers", "trl", "ray", "deepspeed", "datasets", "accelerate", "mlflow", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"cong": __version__}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -1,6 +1,6 @@
 """How a run is executed: devices, actors, workers. Nothing here enters the identity of a stage.
 
-Profiles are TOML files of these fields (`cluster/profiles/NAME.toml`); `load_profile("laptop")` reads one. What smaller
+Profiles are TOML files of these fields (`cong/profiles/NAME.toml`); `load_profile("laptop")` reads one. What smaller
 models are run with differently stands in tables of the file, the smallest first:
 
     [[sizes]]

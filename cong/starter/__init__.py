@@ -1,1 +1,0 @@
-"""What `cong init` writes: a first experiment and a profile, to be changed."""
