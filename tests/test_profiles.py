@@ -74,7 +74,7 @@ def test_every_gpu_profile_holds_every_stage_of_the_paper():
 
 
 def test_the_readme_states_the_fullest_gpu_of_every_profile():
-    stages, readme = paper_stages(), (ROOT / "cluster" / "README.md").read_text()
+    stages, readme = paper_stages(), (ROOT / "README.md").read_text()
     for name in GPU_PROFILES:
         resources = load_profile(name)
         needs = [need.total for stage in stages if (need := stage.memory(resources)) is not None]
