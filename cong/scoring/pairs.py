@@ -7,7 +7,6 @@
 All write `pairs.parquet` (prompt_id, prompt, chosen, rejected, and the rewards where they are known).
 """
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -129,10 +128,8 @@ class PairAgreement(Stage):
 
 
 def _extremes(candidates: list[Row]) -> Row:
-    # Comparisons with NaN are all false: it would be the best and the worst of a prompt.
-    rows = [row for row in candidates if math.isfinite(row["reward"])]
-    best = max(rows, key=lambda row: (row["reward"], -row["sample"]))
-    worst = min(rows, key=lambda row: (row["reward"], row["sample"]))
+    best = max(candidates, key=lambda row: (row["reward"], -row["sample"]))
+    worst = min(candidates, key=lambda row: (row["reward"], row["sample"]))
     return {**_pair(best, worst), "chosen_reward": best["reward"], "rejected_reward": worst["reward"]}
 
 
