@@ -97,6 +97,22 @@ def test_rules_that_are_no_utf8_are_read_as_names_are(tmp_path):
     assert names(packed(root)) == {"try.py", ".gitignore"}
 
 
+@pytest.mark.parametrize("name", ["two\u00a0words.txt", "tab\there.txt", "gr\u00f6\u00dfe.txt", "\u6570.txt"])
+def test_a_name_of_any_characters_is_sent(project, name):
+    write(project, name)
+    assert name in names(packed(project))
+
+
+def test_directories_that_git_lists_and_rayignore_names_are_left_out_whole(tmp_path):
+    root = tmp_path / "project"
+    write(root, "try.py", "weights/deep/model.bin", "weights/keep.txt", "runs/.cong/x", "kept/runs.txt", "sub/a.tmp")
+    write(root, ".rayignore", text="weights/\n")
+    write(root, "sub/.rayignore", text="*.tmp\n")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    subprocess.run(["git", "-C", str(root), "add", "-f", "."], check=True)
+    assert names(packed(root)) == {"try.py", ".rayignore", "sub/.rayignore", "kept/runs.txt"}
+
+
 def test_a_name_that_is_no_text_is_one_line(project):
     (project / os.fsdecode(b"caf\xe9.txt")).write_text("x")
     with pytest.raises(UserError, match="its name is no text"):

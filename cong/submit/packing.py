@@ -1,6 +1,6 @@
 """Packs a project for a cluster: the experiment's repository, this very `cong`, and the profile, as one zip file.
 
-    packed = pack(experiment=Path("experiments/alpha.py"), profile="l40x4", stores=(Path("/shared/runs"),))
+    packed = pack(experiment=Path("alpha.py"), profile=profile_path("l40x4"), root=None, store=Path("/shared/runs"))
     packed.archive       the zip file's bytes; equal projects give equal bytes
     packed.experiment    the experiment's path inside of it
 
@@ -123,8 +123,7 @@ def _zip(files: dict[str, Path]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in sorted(files.items()):
-            if not name.isprintable():
-                raise UserError(f"{name!r} cannot be sent: its name is no text; rename it or name it in .rayignore")
+            _check_name(name)
             entry = zipfile.ZipInfo(name, date_time=_EPOCH)
             entry.external_attr = (path.stat().st_mode & 0o777) << 16
             archive.writestr(entry, _content(path), compress_type=zipfile.ZIP_DEFLATED)
@@ -136,3 +135,10 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be packed: {error.strerror}; name it in .gitignore or .rayignore") from error
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name!r} cannot be sent: its name is no text; rename it or name it in .rayignore") from error

@@ -6,6 +6,7 @@ project.left_out    what git lists and is not taken: links out of the project, .
 """
 
 import fnmatch
+import functools
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -50,13 +51,23 @@ def project_files(root: Path, *, never: Callable[[Path], bool], include: tuple[s
 
 
 def _listed(root: Path, never: Callable[[Path], bool]) -> Iterator[Path]:
-    tracked = _listed_by_git(root)
-    if tracked is None:
-        yield from _walk(root, (), _IGNORE_FILES, never)
+    names = _listed_by_git(root)
+    if names is None:
+        yield from _walk(root, (), never)
         return
-    # `.rayignore` is no file of git's, and a directory that is never packed may be one that git lists.
-    ours = {str(path.relative_to(root)) for path in _walk(root, (), (".rayignore",), never)}
-    yield from (root / name for name in tracked if name in ours)
+
+    @functools.cache
+    def rules_below(directory: Path) -> tuple | None:
+        """The rules of `.rayignore`, no file of git's, for what lies in a directory; None where nothing is packed."""
+        outer = () if directory == root else rules_below(directory.parent)
+        if outer is None or (directory != root and (never(directory) or _ignored(directory, outer, "/"))):
+            return None
+        return (*outer, *_rules_of(directory, (".rayignore",)))
+
+    for path in (root / name for name in names):
+        rules = rules_below(path.parent)
+        if rules is not None and path.is_file() and not _ignored(path, rules, ""):
+            yield path
 
 
 def _listed_by_git(root: Path) -> list[str] | None:
@@ -82,13 +93,13 @@ def _is_kept_back(path: Path, root: Path) -> bool:
     return bool(SECRET_DIRECTORIES & set(inside.parts)) or any(fnmatch.fnmatch(name, secret) for secret in SECRETS)
 
 
-def _walk(directory: Path, rules: tuple, names: tuple[str, ...], never: Callable[[Path], bool]) -> Iterator[Path]:
-    rules = (*rules, *_rules_of(directory, names))
+def _walk(directory: Path, rules: tuple, never: Callable[[Path], bool]) -> Iterator[Path]:
+    rules = (*rules, *_rules_of(directory, _IGNORE_FILES))
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             if not never(path) and not _ignored(path, rules, "/"):
-                yield from _walk(path, rules, names, never)
+                yield from _walk(path, rules, never)
         elif entry.is_file() and not _ignored(path, rules, ""):
             yield path
 
