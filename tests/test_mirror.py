@@ -20,6 +20,11 @@ class Reads(Stage):
     of: HubModel | tuple[HubModel, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadsByRole(Stage):
+    of: dict[str, HubModel]
+
+
 def hub(revision):
     return HubModel(repo=REPO, revision=revision)
 
@@ -117,3 +122,8 @@ def test_a_run_says_which_copies_have_no_commit(copy, store, tmp_path, capsys):
     job = launch.prepare(path, scale="tiny", assignments=[], resources=INLINE, store=store)
     launch.check_stages(job)
     assert f"note: {copy} does not say of which commit it is" in capsys.readouterr().err
+
+
+def test_models_in_a_mapping_are_seen_as_those_in_a_tuple_are(copy):
+    with pytest.raises(UserError, match="would stand for several commits"):
+        undeclared([ReadsByRole(of={"weak": hub(OLD), "strong": hub(NEW)})])

@@ -1,4 +1,4 @@
-"""Stages that yield prompts: of the synthetic world, of a file, or of a dataset on the Hugging Face hub.
+"""Stages that yield prompts: of a file, of a dataset on the Hugging Face hub, or the first of another source.
 
 Each writes `prompts.parquet` with the columns `prompt_id` (unique) and `prompt` (one user turn), and `reference` where
 responses are checked against one: a final answer, or tests.

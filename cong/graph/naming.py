@@ -5,7 +5,6 @@ that a class of this name in another file, and of another text, has made.
 """
 
 import ast
-import dataclasses
 import functools
 import hashlib
 import importlib
@@ -15,10 +14,9 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from cong.errors import UserError
-from cong.graph.stage import Stage
+from cong.graph.stage import Stage, values_in
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
@@ -40,22 +38,7 @@ def check_classes(stages: Iterable[Stage]) -> None:
 
 def classes_in(stages: Iterable[Stage]) -> Iterator[type]:
     """Yield the classes of stages and of all values that they hold, each once."""
-    queue: list[Any] = list(stages)
-    seen, classes = set(), set()
-    while queue:
-        value = queue.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, tuple | list):
-            queue.extend(value)
-        elif isinstance(value, dict):
-            queue.extend(value.values())
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            if type(value) not in classes:
-                classes.add(type(value))
-                yield type(value)
-            queue.extend(getattr(value, field.name) for field in dataclasses.fields(value))
+    yield from dict.fromkeys(type(value) for value in values_in(stages))
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,19 +13,17 @@ Building one imports nothing heavy and reads nothing; `run` does the work and wr
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from cong.graph import fingerprint as fp
 from cong.graph.demand import Demand
 from cong.graph.journal import append_metrics, write_progress
+from cong.graph.need import Need
 from cong.graph.resources import Resources
-
-if TYPE_CHECKING:
-    from cong.graph.need import Need
 
 SCRATCH = ".scratch"
 LONGEST_NAME = 255
@@ -112,7 +110,7 @@ class Stage:
         """Return what a profile sets for models of this stage's size."""
         return resources.for_size(self.parameters())
 
-    def memory(self, resources: Resources) -> "Need | None":
+    def memory(self, resources: Resources) -> Need | None:
         """Return the bytes that one of the stage's processes needs, None where no model is held or it is unknown."""
         return None
 
@@ -160,6 +158,23 @@ def stages_in(value: Any) -> Iterator[Stage]:
         yield from stages_in(list(value.values()))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from stages_in([getattr(value, item.name) for item in dataclasses.fields(value)])
+
+
+def values_in(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield every dataclass instance among values and within them, each object once."""
+    queue, seen = list(values), set()
+    while queue:
+        value = queue.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, tuple | list):
+            queue.extend(value)
+        elif isinstance(value, dict):
+            queue.extend(value.values())
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield value
+            queue.extend(getattr(value, field.name) for field in dataclasses.fields(value))
 
 
 def topological(targets: list[Stage]) -> list[Stage]:

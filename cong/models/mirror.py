@@ -8,7 +8,6 @@ there, or nowhere. One that is of another commit is refused. Of one that does no
 stand for one commit only.
 """
 
-import dataclasses
 import os
 import re
 from collections import defaultdict
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.errors import UserError
+from cong.graph.stage import values_in
 
 MIRROR = "CONG_MIRROR"
 REVISION = ".revision"
@@ -103,17 +103,8 @@ def _first_line(path: Path) -> str:
 
 def _pinned(values: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """Yield hub names with their commits from values, and from what their fields hold."""
-    queue, seen = list(values), set()
-    while queue:
-        value = queue.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, tuple | list):
-            queue.extend(value)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-            commit = fields.get("revision") or fields.get("commit")
-            if isinstance(fields.get("repo"), str) and isinstance(commit, str):
-                yield fields["repo"], commit
-            queue.extend(fields.values())
+    for value in values_in(values):
+        repo = getattr(value, "repo", None)
+        commit = getattr(value, "revision", None) or getattr(value, "commit", None)
+        if isinstance(repo, str) and isinstance(commit, str):
+            yield repo, commit
