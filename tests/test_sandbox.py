@@ -133,6 +133,28 @@ def test_a_test_that_holds_up_every_exception_does_not_hide_that_the_program_has
     assert verdict == Verdict(reason="killed", detail="the program ended with exit code 0")
 
 
+@pytest.mark.parametrize(
+    "limits", [replace(GENEROUS, threads=1 << 80), replace(GENEROUS, open_files=1 << 40)], ids=["threads", "files"]
+)
+def test_a_process_that_cannot_be_confined_is_no_verdict_on_the_program(limits):
+    with pytest.raises(UserError, match=r"a process cannot be confined: .*; nothing was run"):
+        run_tests(hostile.GOOD, hostile.TESTS, limits=limits)
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_sandbox_that_is_refused_for_a_moment_is_made_again(monkeypatch, refusals):
+    starts, start = [], host._start
+
+    def refused_at_first(program, tests, *, report, limits):
+        starts.append(program)
+        refused = len(starts) <= refusals
+        return start(program, tests, report=report, limits=replace(limits, open_files=1 << 40) if refused else limits)
+
+    monkeypatch.setattr(host, "_start", refused_at_first)
+    assert run_tests(hostile.GOOD, hostile.TESTS, limits=GENEROUS).passed
+    assert len(starts) == refusals + 1
+
+
 def test_every_test_must_hold():
     assert run_tests(hostile.GOOD, "assert f(1) == 2\nassert f(2) == 5", limits=GENEROUS).reason == "assertion"
     assert run_tests(hostile.GOOD, "assert g(1) == 2", limits=GENEROUS).detail == ("NameError: name 'g' is not defined")

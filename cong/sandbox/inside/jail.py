@@ -105,26 +105,27 @@ def _prepare(job: dict[str, Any]) -> None:
 
 
 def _run(job: dict[str, Any]) -> dict[str, str]:
-    to_program, to_tests, verdict = os.pipe(), os.pipe(), os.pipe()
+    to_program, to_tests, verdict, failure = os.pipe(), os.pipe(), os.pipe(), os.pipe()
     program = os.fork()
     if program == 0:
-        _be_program(job, (job["program"], to_program[0], to_tests[1]))
+        _be_program(job, (job["program"], to_program[0], to_tests[1], failure[1]))
     tests = os.fork()
     if tests == 0:
-        _be_tests(job, (job["tests"], to_tests[0], to_program[1], verdict[1]))
-    for descriptor in (*to_program, *to_tests, verdict[1]):
+        _be_tests(job, (job["tests"], to_tests[0], to_program[1], verdict[1], failure[1]))
+    for descriptor in (*to_program, *to_tests, verdict[1], failure[1]):
         os.close(descriptor)
-    with open(verdict[0], "rb") as pipe:
-        written = pipe.read()
+    if failed := _read(failure[0]):
+        return {"failed": failed}
+    written = _read(verdict[0])
     if not written:
         return _how_it_ended(tests, job, who="the tests")
     found = json.loads(written)
-    return _how_it_ended(program, job, who="the program") if found["reason"] == "gone" else found
+    return _how_it_ended(program, job, who="the program") if found.get("reason") == "gone" else found
 
 
 def _be_program(job: dict[str, Any], descriptors: tuple[int, ...]) -> NoReturn:
     try:
-        text, reader, writer = _confine(job, descriptors, directory=mounts.BOX)
+        text, reader, writer = _confined(job, descriptors, directory=mounts.BOX)
         candidate.serve(_read(text), Channel(reader, writer))
     finally:
         os._exit(0)
@@ -132,29 +133,44 @@ def _be_program(job: dict[str, Any], descriptors: tuple[int, ...]) -> NoReturn:
 
 def _be_tests(job: dict[str, Any], descriptors: tuple[int, ...]) -> NoReturn:
     try:
-        text, reader, writer, verdict = _confine(job, descriptors, directory="/")
-        report = tester.run(_read(text), Channel(reader, writer))
+        text, reader, writer, verdict = _confined(job, descriptors, directory="/")
+        try:
+            report = tester.run(_read(text), Channel(reader, writer))
+        except BaseException as error:
+            # Not an error of the tests, which are caught where they run: a program is not blamed for it.
+            report = {"failed": f"the tests could not be run: {type(error).__name__}: {error}"}
         os.write(verdict, json.dumps(report).encode())
     finally:
         os._exit(0)
 
 
-def _confine(job: dict[str, Any], descriptors: tuple[int, ...], *, directory: str) -> range:
-    """Give up all rights, for good; returns the numbers that the descriptors have from now on."""
-    limits = job["limits"]
+def _confined(job: dict[str, Any], descriptors: tuple[int, ...], *, directory: str) -> range:
+    """Give up all rights, for good; returns the numbers that all descriptors but the last have from now on.
+
+    The last takes the text of what fails on the way and is closed at the end: no program can write to it.
+    """
     kept = range(3, 3 + len(descriptors))
     above = [os.dup2(old, 100 + new, inheritable=False) for new, old in zip(kept, descriptors, strict=True)]
     for new, old in zip(kept, above, strict=True):
         os.dup2(old, new)
     os.closerange(kept.stop, 1 << 16)
+    try:
+        _confine(job, directory=directory)
+    except BaseException as error:
+        os.write(kept[-1], f"a process cannot be confined: {type(error).__name__}: {error}".encode())
+        raise
+    os.close(kept[-1])
+    return kept[:-1]
+
+
+def _confine(job: dict[str, Any], *, directory: str) -> None:
     os.chdir(directory)
     os.environ.clear()
     sys.path = [path for path in sys.path if path != job["package"]]
     sys.argv = [""]
-    _limit(limits)
+    _limit(job["limits"])
     _drop_rights()
     seccomp.install()
-    return kept
 
 
 def _limit(limits: dict[str, Any]) -> None:
