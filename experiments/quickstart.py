@@ -38,7 +38,7 @@ def cells(
 ) -> list[Cell]:
     stage_one = {"learning_rate": sft_learning_rate, "epochs": sft_epochs}
     chosen = {name: value for name, value in stage_one.items() if value is not None}
-    scale = dataclasses.replace(scale, sft=scale.sft | chosen)
+    scale = dataclasses.replace(scale, sft=dataclasses.replace(scale.sft, **chosen))
     found = []
     alpha = scale.alpha["qwen"] if alpha is None else alpha
     for seed in seeds:

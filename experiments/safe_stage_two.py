@@ -42,7 +42,7 @@ def cells(
     variants = [*itertools.product(judges, margins, (False,)), *itertools.product(judges, swap_margins, (True,))]
     found = []
     for seed, setting in itertools.product(seeds, stage_one):
-        chosen = dataclasses.replace(scale, sft=scale.sft | _stage_one(setting))
+        chosen = dataclasses.replace(scale, sft=dataclasses.replace(scale.sft, **_stage_one(setting)))
         t = methods.transition(family, weak=weak, strong=strong, scale=chosen, seed=seed)
         common = {"stage_one": setting, "seed": seed, "alpha": alpha, "beta": beta}
         found += _evaluations(t, methods.cong_s(t, alpha=alpha), {"method": "ConG-S", **common})

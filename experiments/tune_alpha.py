@@ -31,10 +31,10 @@ def cells(
     prompts: int = 256,
     alignment_learning_rate: tuple[float, ...] | None = None,
 ) -> list[Cell]:
-    rates = alignment_learning_rate or (scale.alignment["learning_rate"],)
+    rates = alignment_learning_rate or (scale.alignment.learning_rate,)
     found = []
     for seed, family, size, rate in itertools.product(seeds, families, sizes, rates):
-        chosen = dataclasses.replace(scale, alignment=scale.alignment | {"learning_rate": rate})
+        chosen = dataclasses.replace(scale, alignment=dataclasses.replace(scale.alignment, learning_rate=rate))
         t = methods.transition(family, weak=size, strong=size, scale=chosen, seed=seed)
         common = {"pair": f"{family} {size}, lr {rate:g}", "seed": seed}
         found.append(Cell(stage=methods.alignment_distance(t), axes={"of": "distance", **common}))

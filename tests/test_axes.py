@@ -91,7 +91,7 @@ def test_a_value_gives_the_same_cells_after_another_value_as_alone(path, axis, t
 def test_a_replaced_setting_of_a_scale_reaches_the_stages_that_use_it(field, change):
     first = scale("tiny")
     methods.cong(methods.transition("qwen", weak="3B", strong="7B", scale=first), alpha=0.4, beta=0.5)
-    second = dataclasses.replace(first, **{field: getattr(first, field) | change})
+    second = dataclasses.replace(first, **{field: dataclasses.replace(getattr(first, field), **change)})
     stages = [
         methods.cong(methods.transition("qwen", weak="3B", strong="7B", scale=one), alpha=0.4, beta=0.5)
         for one in (first, second)
@@ -122,7 +122,7 @@ def test_a_grid_keeps_every_point_of_an_axis(tmp_path):
     path.write_text(
         '"""Learning rates."""\nimport dataclasses\nfrom cong import methods\nfrom cong.experiment import Cell\n\n'
         "def cells(scale, *, rate: float = 1e-4):\n"
-        "    chosen = dataclasses.replace(scale, sft=scale.sft | {'learning_rate': rate})\n"
+        "    chosen = dataclasses.replace(scale, sft=dataclasses.replace(scale.sft, learning_rate=rate))\n"
         "    t = methods.transition('qwen', weak='3B', strong='7B', scale=chosen)\n"
         "    return [Cell(stage=methods.cong_s(t, alpha=0.4), axes={'method': 'ConG-S'})]\n"
     )

@@ -179,7 +179,7 @@ def test_references_ride_along_with_the_prompts_from_world_to_reward(store, smal
 def test_every_domain_has_its_own_world_prompts_and_judge():
     tiny = scale("tiny")
     assert tiny.in_domain("chat").prompts(0).fingerprint == tiny.prompts(0).fingerprint
-    judges = [str(tiny.in_domain(domain).judge(0)) for domain in ("chat", "math", "code")]
+    judges = [str(tiny.in_domain(domain).reward(0)) for domain in ("chat", "math", "code")]
     assert judges == ["exact", "answer", "tests"]
     models = {tiny.in_domain(domain).model("qwen", "3B", 0).fingerprint for domain in ("chat", "math", "code")}  # pyright: ignore
     assert len(models) == 3

@@ -40,10 +40,10 @@ def test_every_function_of_the_methods_is_at_most_15_lines_long():
 
 def test_search_ranges_default_to_the_scale_and_enter_the_stage():
     t = between()
-    assert methods.orpo(t).weight == t.scale.orpo["weight"]
+    assert methods.orpo(t).weight == t.scale.orpo.weight
     assert methods.orpo(t, weight=2.0) == dataclasses.replace(methods.orpo(t), weight=2.0)
     assert methods.simpo(t, gamma=1.6) == dataclasses.replace(methods.simpo(t), gamma=1.6)
-    assert methods.simpo(t, beta=8.0).gamma == t.scale.simpo["gamma"]
+    assert methods.simpo(t, beta=8.0).gamma == t.scale.simpo.gamma
 
 
 def test_wspo_matches_tokens_in_a_family_and_sums_across():

@@ -36,6 +36,10 @@ class Sampling:
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty = {self.repetition_penalty} is not above 0")
 
+    def seed(self, seed: int) -> int:
+        """Return the seed of a decoding: greedy decoding draws nothing, so all seeds share one stage."""
+        return seed if self.temperature > 0 else 0
+
     def __str__(self) -> str:
         return "greedy" if self.temperature == 0 else f"T={self.temperature:g}"
 

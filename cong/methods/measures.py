@@ -22,7 +22,7 @@ def alignment_distance(t: Transition) -> Evaluate:
 def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: int = 1) -> Score:
     """The rewards of a model's responses to the held-out prompts."""
     responses = t.generate(model, t.heldout, sampling=sampling, samples=samples)
-    return Score(responses=responses, judge=t.judge)
+    return Score(responses=responses, judge=t.reward)
 
 
 def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
@@ -35,7 +35,7 @@ def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
 
 def downstream(t: Transition, model: Model) -> Downstream:
     """A model on the tasks of the scale (table 2): whether alignment costs it what it knew."""
-    return Downstream(model=model, tasks=t.scale.tasks, **t.scale.task_settings(t.seed))
+    return t.scale.tasks(t.seed).stage(model=model)
 
 
 def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = None) -> Evaluate:
@@ -45,7 +45,7 @@ def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = No
     """
     prompts = t.heldout if tuning is None else Subset(prompts=t.prompts, count=tuning)
     responses = t.contrast(prompts, alpha=alpha)
-    return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=responses)
+    return Evaluate(scored=Score(responses=responses, judge=t.reward), implicit=responses)
 
 
 def compete(t: Transition, model: Model, contest: Contest) -> Compare:
@@ -58,4 +58,4 @@ def naive_samples(t: Transition) -> Evaluate:
     """Plain samples of the aligned weak model on the held-out prompts: what contrastive decoding is compared with."""
     responses = t.generate(t.weak_aligned, t.heldout, sampling=t.scale.sampled)
     implicit = Score(responses=responses, judge=t.implicit)
-    return Evaluate(scored=Score(responses=responses, judge=t.judge), implicit=implicit)
+    return Evaluate(scored=Score(responses=responses, judge=t.reward), implicit=implicit)

@@ -6,6 +6,7 @@
 Methods that share a stage share its result.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 from cong.methods.transitions import Transition, onward, transition
@@ -46,24 +47,23 @@ def base(t: Transition) -> Model:
 
 def weak_sft_pre(t: Transition) -> SFT:
     """Weak SFT (pre): the strong model on responses of the pre-alignment weak model (Burns et al., 2024)."""
-    return SFT(model=t.strong, data=t.respond(t.weak), seed=t.seed, **t.scale.weak_sft)
+    return t.scale.weak_sft.stage(model=t.strong, data=t.respond(t.weak), seed=t.seed)
 
 
 def weak_sft_post(t: Transition) -> SFT:
     """Weak SFT (post): the strong model on responses of the post-alignment weak model."""
-    return SFT(model=t.strong, data=t.respond(t.weak_aligned), seed=t.seed, **t.scale.weak_sft)
+    return t.scale.weak_sft.stage(model=t.strong, data=t.respond(t.weak_aligned), seed=t.seed)
 
 
 def weak_teacher(t: Transition) -> DPO:
     """WeakTeacher (Tao & Li, 2025): the weak pair's implicit reward labels the strong model's own candidates."""
-    candidates = t.respond(t.strong, **t.scale.candidates)
-    pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=t.implicit))
-    return DPO(model=t.strong, data=pairs, seed=t.seed, **t.scale.alignment)
+    pairs = BestAgainstWorst(scored=Score(responses=t.candidates(t.strong), judge=t.implicit))
+    return t.scale.alignment.stage(model=t.strong, data=pairs, seed=t.seed)
 
 
 def aux_conf(t: Transition) -> AuxConf:
     """AuxConf (Burns et al., 2024): Weak SFT (pre) with the auxiliary confidence loss."""
-    return AuxConf(model=t.strong, data=t.respond(t.weak), seed=t.seed, **t.scale.aux_conf)
+    return t.scale.aux_conf.stage(model=t.strong, data=t.respond(t.weak), seed=t.seed)
 
 
 def wspo(t: Transition) -> WSPO:
@@ -71,25 +71,31 @@ def wspo(t: Transition) -> WSPO:
 
     Token by token where both models have one tokenizer; across tokenizers, sums over the response.
     """
-    weak = {"data": t.respond(t.weak, **t.scale.rejected), "post": t.weak_aligned, "pre": t.weak}
-    matching = "tokens" if t.same_tokenizer else "sequence"
-    return WSPO(model=t.strong, matching=matching, seed=t.seed, **weak, **t.scale.wspo)
+    return t.scale.wspo.stage(
+        model=t.strong,
+        data=t.respond(t.weak, sampling=t.scale.rejected),
+        post=t.weak_aligned,
+        pre=t.weak,
+        matching="tokens" if t.same_tokenizer else "sequence",
+        seed=t.seed,
+    )
 
 
 def dpo(t: Transition) -> DPO:
     """DPO of the weak model on its own candidates, best against worst (appendix C.2): what makes it pi_r^w."""
-    return DPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.alignment)
+    return t.scale.alignment.stage(model=t.weak, data=t.weak_pairs, seed=t.seed)
 
 
 def orpo(t: Transition, *, weight: float | None = None) -> ORPO:
     """ORPO (Hong et al., 2024) of the weak model on the pairs of its alignment; None takes the scale's weight."""
-    return ORPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **t.scale.orpo | _given(weight=weight))
+    settings = dataclasses.replace(t.scale.orpo, **_given(weight=weight))
+    return settings.stage(model=t.weak, data=t.weak_pairs, seed=t.seed)
 
 
 def simpo(t: Transition, *, beta: float | None = None, gamma: float | None = None) -> SimPO:
     """SimPO (Meng et al., 2024) of the weak model on the pairs of its alignment; None takes the scale's values."""
-    settings = t.scale.simpo | _given(beta=beta, gamma=gamma)
-    return SimPO(model=t.weak, data=t.weak_pairs, seed=t.seed, **settings)
+    settings = dataclasses.replace(t.scale.simpo, **_given(beta=beta, gamma=gamma))
+    return settings.stage(model=t.weak, data=t.weak_pairs, seed=t.seed)
 
 
 def _given(**values: float | None) -> dict[str, Any]:
@@ -98,19 +104,19 @@ def _given(**values: float | None) -> dict[str, Any]:
 
 def cong_s(t: Transition, *, alpha: float) -> SFT:
     """ConG-S, Stage I: SFT on contrastive responses of the weak pair (Eq. 11)."""
-    return SFT(model=t.strong, data=t.contrast(t.prompts, alpha=alpha), seed=t.seed, **t.scale.sft)
+    return t.scale.sft.stage(model=t.strong, data=t.contrast(t.prompts, alpha=alpha), seed=t.seed)
 
 
 def cong_pairs(t: Transition, *, alpha: float) -> PreferencePairs:
     """The pairs of Stage II: contrastive responses against samples of the ConG-S model."""
     student = cong_s(t, alpha=alpha)
-    return PreferencePairs(chosen=student.data, rejected=t.respond(student, **t.scale.rejected))
+    return PreferencePairs(chosen=student.data, rejected=t.respond(student, sampling=t.scale.rejected))
 
 
 def cong(t: Transition, *, alpha: float, beta: float) -> DPO:
     """ConG, Stage II: DPO of the ConG-S model, which is also the reference policy (Eq. 12)."""
     pairs = cong_pairs(t, alpha=alpha)
-    return DPO(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed, **t.scale.dpo)
+    return t.scale.dpo.stage(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed)
 
 
 def safe_cong(
@@ -118,7 +124,7 @@ def safe_cong(
 ) -> DPO:
     """Safe Stage II: ConG on those pairs alone in which a judge prefers the chosen response by the margin."""
     pairs = confident_pairs(t, alpha=alpha, margin=margin, by=by, swap=swap)
-    return DPO(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed, **t.scale.dpo)
+    return t.scale.dpo.stage(model=cong_s(t, alpha=alpha), data=pairs, beta=beta, seed=t.seed)
 
 
 def confident_pairs(
@@ -134,7 +140,7 @@ def pair_agreement(
     t: Transition, *, alpha: float, explicit: bool, pairs: ConfidentPairs | None = None
 ) -> PairAgreement:
     """How often the chosen response of Stage II beats the rejected one, by explicit or by implicit reward."""
-    every, judge = cong_pairs(t, alpha=alpha), t.judge if explicit else t.implicit
+    every, judge = cong_pairs(t, alpha=alpha), t.reward if explicit else t.implicit
     return PairAgreement(pairs=pairs or every, **_sides(every, judge))
 
 

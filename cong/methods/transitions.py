@@ -17,7 +17,6 @@ from cong.scoring import (
     Judge,
     Score,
 )
-from cong.training import DPO
 
 GREEDY = Sampling()
 
@@ -30,7 +29,7 @@ class Transition:
     strong: Model
     prompts: Stage
     heldout: Stage
-    judge: Judge
+    reward: Judge
     scale: Scale
     seed: int = 0
     aligned: Model | None = None
@@ -41,22 +40,27 @@ class Transition:
     @cached_property
     def weak_aligned(self) -> Model:
         """pi_r^w: the weak model after its alignment."""
-        return self.aligned or DPO(model=self.weak, data=self.weak_pairs, seed=self.seed, **self.scale.alignment)
+        return self.aligned or self.scale.alignment.stage(model=self.weak, data=self.weak_pairs, seed=self.seed)
 
     @cached_property
     def weak_pairs(self) -> BestAgainstWorst:
-        """The weak model's own candidates, best against worst by the judge."""
-        candidates = self.respond(self.weak, **self.scale.candidates)
-        return BestAgainstWorst(scored=Score(responses=candidates, judge=self.judge))
+        """The weak model's own candidates, best against worst by the reward."""
+        scored = Score(responses=self.candidates(self.weak), judge=self.reward)
+        return BestAgainstWorst(scored=scored)
 
     @property
     def self_aligned(self) -> "Transition":
         """The transition in which the strong model is the weak one: self-alignment."""
         return dataclasses.replace(self, strong=self.weak, same_tokenizer=True)
 
-    def respond(self, model: Model, **settings) -> Generate:
-        """Plain responses of a model to the training prompts; greedy unless a sampling is given."""
-        return self.generate(model, self.prompts, **settings)
+    def candidates(self, model: Model) -> Generate:
+        """A model's own samples, several per training prompt, of which preference pairs are made."""
+        drawn = self.scale.candidates
+        return self.respond(model, sampling=drawn.sampling, samples=drawn.samples)
+
+    def respond(self, model: Model, *, sampling: Sampling = GREEDY, samples: int = 1) -> Generate:
+        """Plain responses of a model to the training prompts."""
+        return self.generate(model, self.prompts, sampling=sampling, samples=samples)
 
     def generate(self, model: Model, prompts: Stage, *, sampling: Sampling = GREEDY, samples: int = 1) -> Generate:
         """Plain responses of a model to prompts."""
@@ -66,23 +70,18 @@ class Transition:
             max_new_tokens=self.scale.max_new_tokens,
             sampling=sampling,
             samples=samples,
-            seed=self.draws(sampling),
+            seed=sampling.seed(self.seed),
         )
-
-    def draws(self, sampling: Sampling) -> int:
-        """The seed of a decoding; greedy decoding draws nothing, so there every seed shares one stage."""
-        return self.seed if sampling.temperature > 0 else 0
 
     def contrast(self, prompts: Stage, *, alpha: float) -> ContrastiveGenerate:
         """Contrastive responses of the weak pair."""
-        return ContrastiveGenerate(
+        return self.scale.contrastive.stage(
             post=self.weak_aligned,
             pre=self.weak,
             prompts=prompts,
             alpha=alpha,
             max_new_tokens=self.scale.max_new_tokens,
-            seed=self.draws(self.scale.contrastive["sampling"]),
-            **self.scale.contrastive,
+            seed=self.seed,
         )
 
     @property
@@ -100,7 +99,7 @@ def transition(
         strong=scale.model(strong_family or family, strong, seed),
         prompts=scale.prompts(seed),
         heldout=scale.heldout(seed),
-        judge=scale.judge(seed),
+        reward=scale.reward(seed),
         scale=scale,
         seed=seed,
         same_tokenizer=strong_family in (None, family),

@@ -8,6 +8,18 @@ from cong.evaluation.contests import published_contests
 from cong.generation import Sampling
 from cong.graph.stage import Stage
 from cong.models import HubModel
+from cong.scales.hyperparameters import (
+    AlignmentSettings,
+    AuxConfSettings,
+    CandidateSettings,
+    ContrastiveSettings,
+    DPOSettings,
+    ORPOSettings,
+    SFTSettings,
+    SimPOSettings,
+    TaskSettings,
+    WSPOSettings,
+)
 from cong.scales.settings import Scale
 from cong.scoring import AnswerMatch, RewardModel, UnitTests
 
@@ -30,16 +42,15 @@ ULTRAFEEDBACK = ("HuggingFaceH4/ultrafeedback_binarized", "3949bf5f8c17c394422cc
 
 
 def paper_scale(domain: str = "chat") -> Scale:
-    prompts, heldout, judge = _paper_data(domain)
+    prompts, heldout, reward = _paper_data(domain)
     diverse = Sampling(temperature=0.8, top_p=0.95)
-    training = {"global_batch_size": 64, "max_length": 2048, "scheduler": "cosine", "warmup_ratio": 0.1}
     return Scale(
         name="paper",
         gpu=True,
         model=lambda family, size, seed: _checkpoint(family, size),
         prompts=lambda seed: prompts,
         heldout=lambda seed: heldout,
-        judge=lambda seed: judge,
+        reward=lambda seed: reward,
         contests=lambda seed: published_contests(),
         second_contests=lambda seed: published_contests(SECOND_JUDGE),
         domains=("math", "gsm8k", "code", "mbpp"),
@@ -47,25 +58,26 @@ def paper_scale(domain: str = "chat") -> Scale:
         alpha={"qwen": 0.5, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "8B")},
         max_new_tokens=2048,
-        candidates={"samples": 5, "sampling": diverse},
-        alignment={"beta": 0.1, "learning_rate": 8e-7, "epochs": 1, **training},
-        contrastive={"sampling": Sampling(repetition_penalty=1.2)},
-        weak_sft={"learning_rate": 1e-5, "epochs": 1, **training},
-        sft={"learning_rate": 1e-5, "epochs": 2, **training},
+        candidates=CandidateSettings(samples=5, sampling=diverse),
+        # Batches of 64 sequences of up to 2,048 tokens and a cosine after 10 % of warm-up are the settings' defaults.
+        alignment=AlignmentSettings(beta=0.1, learning_rate=8e-7),
+        contrastive=ContrastiveSettings(sampling=Sampling(repetition_penalty=1.2)),
+        weak_sft=SFTSettings(learning_rate=1e-5),
+        sft=SFTSettings(learning_rate=1e-5, epochs=2),
         # The paper states the ranges that it searched (lambda; beta and gamma), not the learning rates of these two:
         # those are the defaults of ORPO's and SimPO's own papers.
-        orpo={"weight": 0.5, "learning_rate": 8e-6, "epochs": 1, **training},
-        simpo={"beta": 2.0, "gamma": 1.0, "learning_rate": 1e-6, "epochs": 1, **training},
-        aux_conf={"learning_rate": 1e-5, "epochs": 1, **training},
-        wspo={"beta": 0.1, "learning_rate": 1e-5, "epochs": 1, **training},
-        rejected={"sampling": diverse},
-        dpo={"learning_rate": 6e-7, "epochs": 1, **training},
-        tasks=PAPER_TASKS,
+        orpo=ORPOSettings(weight=0.5, learning_rate=8e-6),
+        simpo=SimPOSettings(beta=2.0, gamma=1.0, learning_rate=1e-6),
+        aux_conf=AuxConfSettings(learning_rate=1e-5),
+        wspo=WSPOSettings(beta=0.1, learning_rate=1e-5),
+        rejected=diverse,
+        dpo=DPOSettings(learning_rate=6e-7),
+        tasks=lambda seed: TaskSettings(tasks=PAPER_TASKS),
     )
 
 
 def _paper_data(domain: str) -> tuple[Stage, Stage, RewardModel | AnswerMatch | UnitTests]:
-    """Training prompts, held-out prompts and judge."""
+    """Return training prompts, held-out prompts and reward."""
     repo, revision = ULTRAFEEDBACK
     if domain == "chat":
         prompts = HubPrompts(repo=repo, revision=revision, split="train_prefs")
@@ -83,12 +95,12 @@ def _paper_data(domain: str) -> tuple[Stage, Stage, RewardModel | AnswerMatch | 
     }
     if domain not in known:
         raise UserError(f"unknown domain {domain!r}: known are chat, {', '.join(known)}")
-    learned, tested, judge = known[domain]
+    learned, tested, reward = known[domain]
     prompts, heldout = (
         BenchmarkPrompts(benchmark=learned, split="train"),
         BenchmarkPrompts(benchmark=tested, split="test"),
     )
-    return prompts, heldout, judge
+    return prompts, heldout, reward
 
 
 def _checkpoint(family: str, size: str) -> HubModel:

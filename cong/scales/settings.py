@@ -1,22 +1,30 @@
-"""A scale: the models, prompts, judge and hyper-parameters that an experiment is run with."""
+"""A scale: the models, prompts, reward and hyper-parameters that an experiment is run with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from cong.evaluation import Task
 from cong.evaluation.contests import Contest
 from cong.generation import Sampling
 from cong.graph.stage import Stage
 from cong.models import Model
+from cong.scales.hyperparameters import (
+    AlignmentSettings,
+    AuxConfSettings,
+    CandidateSettings,
+    ContrastiveSettings,
+    DPOSettings,
+    ORPOSettings,
+    SFTSettings,
+    SimPOSettings,
+    TaskSettings,
+    WSPOSettings,
+)
 from cong.scoring import AnswerMatch, ExactReward, RewardModel, UnitTests
-
-Settings = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What the methods are given. Dictionaries are keyword arguments of the stages that they are named after."""
+    """What the methods are given; `dataclasses.replace` changes a part of it."""
 
     name: str
     model: Callable[[str, str, int], Model]
@@ -25,14 +33,14 @@ class Scale:
     """Seed to the training prompts."""
     heldout: Callable[[int], Stage]
     """Seed to the prompts of the evaluation."""
-    judge: Callable[[int], ExactReward | RewardModel | AnswerMatch | UnitTests]
+    reward: Callable[[int], ExactReward | RewardModel | AnswerMatch | UnitTests]
     """Seed to what labels the candidates of the weak alignment, and scores the evaluation."""
     alpha: dict[str, float]
     """Contrastive coefficient per family of the weak pair."""
     sizes: dict[str, tuple[str, str]]
     """Per family the weak and the strong size of the paper's main table."""
     in_domain: Callable[[str], "Scale"]
-    """Domain (chat, math, code) to the scale with its prompts, judge and, at tiny scale, models."""
+    """Domain (chat, math, code) to the scale with its prompts, reward and, at tiny scale, models."""
     contests: Callable[[int], tuple[Contest, ...]]
     """Seed to the benchmarks of pairs."""
     second_contests: Callable[[int], tuple[Contest, ...]]
@@ -40,21 +48,23 @@ class Scale:
     domains: tuple[str, ...]
     """What `in_domain` knows and table 4 has, the domain of the other tables left out."""
     max_new_tokens: int
-    candidates: Settings
-    alignment: Settings
-    contrastive: Settings
-    weak_sft: Settings
-    sft: Settings
-    orpo: Settings
-    simpo: Settings
-    aux_conf: Settings
-    wspo: Settings
-    rejected: Settings
-    dpo: Settings
-    tasks: tuple[Task, ...] = ()
-    """Downstream tasks."""
-    task_settings: Callable[[int], Settings] = lambda seed: {}
-    """Seed to where the tasks come from, and how they are asked: keyword arguments of `Downstream`."""
+    candidates: CandidateSettings
+    """Of the preference pairs of the weak alignment, and of WeakTeacher's."""
+    alignment: AlignmentSettings
+    contrastive: ContrastiveSettings
+    weak_sft: SFTSettings
+    sft: SFTSettings
+    """Of Stage I."""
+    orpo: ORPOSettings
+    simpo: SimPOSettings
+    aux_conf: AuxConfSettings
+    wspo: WSPOSettings
+    rejected: Sampling
+    """How the student draws the rejected responses of Stage II."""
+    dpo: DPOSettings
+    """Of Stage II."""
+    tasks: Callable[[int], TaskSettings]
+    """Seed to the downstream tasks."""
     gpu: bool = False
     """Whether the models are too large to be run without a GPU."""
     sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))

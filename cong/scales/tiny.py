@@ -1,13 +1,25 @@
 """The tiny scale: the synthetic worlds, on a CPU, in minutes."""
 
 from collections.abc import Callable
-from typing import cast, get_args
+from typing import TypedDict, cast, get_args
 
 from cong.errors import UserError
 from cong.evaluation import WORLD_TASKS
 from cong.evaluation.contests import Contest
 from cong.evaluation.judging import ExactComparison, NoisyComparison
 from cong.generation import Sampling
+from cong.scales.hyperparameters import (
+    AlignmentSettings,
+    AuxConfSettings,
+    CandidateSettings,
+    ContrastiveSettings,
+    DPOSettings,
+    ORPOSettings,
+    SFTSettings,
+    SimPOSettings,
+    TaskSettings,
+    WSPOSettings,
+)
 from cong.scales.settings import Scale
 from cong.scoring import AnswerMatch, ExactReward, UnitTests
 from cong.synthetic.code_world import CodeWorld
@@ -20,21 +32,29 @@ from cong.synthetic.tokenizer import Family
 from cong.synthetic.world import World
 
 
+class _Steps(TypedDict):
+    """What an optimizer step is made of, the same in every training."""
+
+    global_batch_size: int
+    max_length: int
+
+
 def tiny_scale(domain: str = "chat") -> Scale:
-    world, judge = _tiny_world(domain), _tiny_judge(domain)
+    world, reward = _tiny_world(domain), _tiny_reward(domain)
     # A response in code takes a process to judge.
     count, tokens = (512, 72) if domain == "code" else (1024, 48)
     # Where answers are right or wrong many prompts give no pair: more epochs bring as many steps as in chat.
     alignment_epochs = {"math": 2, "code": 4}.get(domain, 1)
     diverse = Sampling(temperature=0.8, top_p=0.95)
-    training = {"global_batch_size": 32, "max_length": 128, "scheduler": "cosine", "warmup_ratio": 0.1}
+    steps: _Steps = {"global_batch_size": 32, "max_length": 128}
+    stage_one = SFTSettings(learning_rate=5e-4, epochs=2, **steps)
     return Scale(
         name="tiny",
         model=lambda family, size, seed: _pretrained(family, size, seed, world=world(seed)),
         # Every seed is a world of its own: other knowledge, models, prompts and samples.
         prompts=lambda seed: SyntheticPrompts(world=world(seed), split="train", count=count, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=world(seed), split="heldout", count=256, seed=seed),
-        judge=judge,
+        reward=reward,
         contests=lambda seed: _tiny_contests(seed, ExactComparison(world=World(seed=seed))),
         # Its error is what one missing item of four costs; ten words more make up for such an item.
         second_contests=lambda seed: _tiny_contests(
@@ -45,19 +65,22 @@ def tiny_scale(domain: str = "chat") -> Scale:
         alpha={"qwen": 0.4, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
         max_new_tokens=tokens,
-        candidates={"samples": 5, "sampling": diverse},
-        alignment={"beta": 0.1, "learning_rate": 1.5e-4, "epochs": alignment_epochs, **training},
-        contrastive={"sampling": Sampling()},
-        weak_sft={"learning_rate": 5e-4, "epochs": 2, **training},
-        sft={"learning_rate": 5e-4, "epochs": 2, **training},
-        orpo={"weight": 0.5, "learning_rate": 1.5e-4, "epochs": 1, **training},
-        simpo={"beta": 2.0, "gamma": 0.5, "learning_rate": 1.5e-4, "epochs": 1, **training},
-        aux_conf={"learning_rate": 5e-4, "epochs": 2, **training},
-        wspo={"beta": 0.1, "learning_rate": 5e-4, "epochs": 1, **training},
-        rejected={"sampling": diverse},
-        dpo={"learning_rate": 5e-5, "epochs": 1, **training},
-        tasks=WORLD_TASKS if domain == "chat" else (),
-        task_settings=lambda seed: {"source": WorldTasks(world=World(seed=seed), count=256, seed=seed), "chat": True},
+        candidates=CandidateSettings(samples=5, sampling=diverse),
+        alignment=AlignmentSettings(beta=0.1, learning_rate=1.5e-4, epochs=alignment_epochs, **steps),
+        contrastive=ContrastiveSettings(sampling=Sampling()),
+        weak_sft=stage_one,
+        sft=stage_one,
+        orpo=ORPOSettings(weight=0.5, learning_rate=1.5e-4, **steps),
+        simpo=SimPOSettings(beta=2.0, gamma=0.5, learning_rate=1.5e-4, **steps),
+        aux_conf=AuxConfSettings(learning_rate=5e-4, epochs=2, **steps),
+        wspo=WSPOSettings(beta=0.1, learning_rate=5e-4, **steps),
+        rejected=diverse,
+        dpo=DPOSettings(learning_rate=5e-5, **steps),
+        tasks=lambda seed: TaskSettings(
+            tasks=WORLD_TASKS if domain == "chat" else (),
+            source=WorldTasks(world=World(seed=seed), count=256, seed=seed),
+            chat=True,
+        ),
     )
 
 
@@ -73,7 +96,7 @@ def _tiny_world(domain: str) -> Callable[[int], World | MathWorld | CodeWorld]:
     return lambda seed: worlds[domain](seed=seed)
 
 
-def _tiny_judge(domain: str) -> Callable[[int], ExactReward | AnswerMatch | UnitTests]:
+def _tiny_reward(domain: str) -> Callable[[int], ExactReward | AnswerMatch | UnitTests]:
     if domain == "chat":
         return lambda seed: ExactReward(world=World(seed=seed))
     checked = AnswerMatch() if domain == "math" else UnitTests(cpu_seconds=1, memory_bytes=256 << 20)
