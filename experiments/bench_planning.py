@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cong.graph.resources import load_profile
 from cong.graph.store import Store
-from cong.run import launch
+from cong.run.job import prepare
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as store:
         started = time.perf_counter()
-        job = launch.prepare(
+        job = prepare(
             Path(__file__).with_name("alpha_sweep.py"),
             scale="tiny",
             assignments=[],

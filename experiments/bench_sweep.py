@@ -26,7 +26,7 @@ from cong.experiment.grid import expand
 from cong.graph.resources import load_profile
 from cong.graph.stage import topological
 from cong.graph.store import Store
-from cong.run import launch
+from cong.run.job import prepare
 
 EXPERIMENT = Path(__file__).with_name("alpha_sweep.py")
 
@@ -56,7 +56,7 @@ def run(store: Path, arguments: argparse.Namespace, *, log: Path, kill_after: fl
 
 def describe(store: Store, arguments: argparse.Namespace, *, wall: float) -> None:
     """Print how often each kind of stage was computed, and what that took with and without sharing."""
-    job = launch.prepare(EXPERIMENT, scale="tiny", assignments=[], grid=tuple(arguments.grid),
+    job = prepare(EXPERIMENT, scale="tiny", assignments=[], grid=tuple(arguments.grid),
                          resources=load_profile(arguments.profile), store=store)  # fmt: skip
     assert not job.plan.todo
     seconds = {stage.fingerprint: store.record(stage)["seconds"] for stage in job.plan.stages}

@@ -12,7 +12,7 @@ import pytest
 from commands import SECRET
 
 from cong.graph.store import Store
-from cong.run.launch import Job
+from cong.run.job import Job
 
 SECRETS = ("HF_TOKEN", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -67,11 +67,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The small experiment, run once in this process without Ray, with secrets in the environment."""
     from cong.graph.resources import Resources
     from cong.run import launch
+    from cong.run.job import prepare
 
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRETS:
             patch.setenv(name, f"{SECRET}-{name}")
-        job = launch.prepare(
+        job = prepare(
             Path(__file__).parent / "small.py",
             scale="tiny",
             assignments=["alpha=0.4"],

@@ -15,20 +15,21 @@ WORLD = World(categories=2, attributes=2)
 
 
 def small_scale(*, prompts: int = 48, steps: int = 60) -> Scale:
-    training = {"global_batch_size": 32, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
+    made = scale("tiny")
+    learning = {"learning_rate": 1e-3, "epochs": 1}
     return dataclasses.replace(
-        scale("tiny"),
+        made,
         model=lambda family, size, seed: small_model(family, size, seed, steps=steps),
         prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=prompts, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=WORLD, split="heldout", count=8),
-        judge=lambda seed: ExactReward(world=WORLD),
+        reward=lambda seed: ExactReward(world=WORLD),
         contests=lambda seed: _contests(ExactComparison(world=WORLD)),
         second_contests=lambda seed: _contests(NoisyComparison(world=WORLD, noise=0.5, per_word=0.05)),
         max_new_tokens=24,
-        alignment={**training, "beta": 0.1},
-        weak_sft=training,
-        sft=training,
-        dpo=training,
+        alignment=dataclasses.replace(made.alignment, **learning),
+        weak_sft=dataclasses.replace(made.weak_sft, **learning),
+        sft=dataclasses.replace(made.sft, **learning),
+        dpo=dataclasses.replace(made.dpo, **learning),
     )
 
 

@@ -16,7 +16,7 @@ from cong.graph.demand import Capacity, Demand
 from cong.graph.resources import load_profile
 from cong.graph.runner import check_capacity
 from cong.graph.store import Store
-from cong.run import launch
+from cong.run.job import prepare
 from cong.submit import dashboard
 
 
@@ -113,7 +113,7 @@ def test_a_cluster_that_grows_may_have_too_little_now(serve, tmp_path):
     cluster = dashboard.reach(serve(cluster_of({"CPU": 64.0}, scaled=True)))
     assert cluster.capacity.grows
     profile = load_profile("h200x8")
-    job = launch.prepare(QUICKSTART, scale="tiny", assignments=[], resources=profile, store=Store(tmp_path))
+    job = prepare(QUICKSTART, scale="tiny", assignments=[], resources=profile, store=Store(tmp_path))
     note = check_capacity(job.plan, profile, cluster.capacity)
     assert note is not None
     assert note.endswith("GPUs, the cluster has 0: its autoscaler has to add nodes")

@@ -15,7 +15,7 @@ from cong.graph.runner import Runner, StageFailed
 from cong.graph.stage import Stage
 from cong.graph.store import Store
 from cong.models import LocalModel
-from cong.run.launch import Job
+from cong.run.job import Job
 from cong.synthetic.reward import BEST, exact_reward
 from cong.synthetic.tasks import CHOICES, GENERATED, WorldTasks
 from cong.synthetic.world import World

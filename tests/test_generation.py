@@ -20,7 +20,7 @@ from cong.graph.runner import Runner
 from cong.graph.stage import Context, topological
 from cong.graph.store import Store
 from cong.models import HubModel, LocalModel
-from cong.run.launch import Job
+from cong.run.job import Job
 from cong.scales import scale
 from cong.scoring import BestAgainstWorst, PreferencePairs, Score
 

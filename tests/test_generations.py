@@ -10,6 +10,7 @@ from cong.graph.plan import make_plan
 from cong.graph.stage import Context, Stage
 from cong.graph.store import RECORD, SUCCESS
 from cong.run import launch
+from cong.run.job import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def test_a_run_that_had_to_remake_a_lost_input_ends_with_one_generation(store, d
 
     def job(*more):
         settings = [f"dial={dial.path}", *more]
-        return launch.prepare(path, scale="tiny", assignments=settings, resources=INLINE, store=store)
+        return prepare(path, scale="tiny", assignments=settings, resources=INLINE, store=store)
 
     launch.run(job())
     turn(dial, 5)

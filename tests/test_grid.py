@@ -13,7 +13,7 @@ from cong.errors import UserError
 from cong.experiment.grid import expand
 from cong.graph.resources import Resources
 from cong.graph.store import Store
-from cong.run import launch
+from cong.run.job import prepare
 
 EXPERIMENT = '''
 """A toy"""
@@ -41,7 +41,7 @@ def cells(scale, *, alpha: float = 0.4, beta: float = 0.5, seeds: tuple[int, ...
 def names(tmp_path: Path, *grid: str, own: str = "", settings: tuple[str, ...] = ()) -> list[str]:
     path = tmp_path / "toy_grid.py"
     path.write_text(EXPERIMENT.format(grid=own))
-    job = launch.prepare(
+    job = prepare(
         path,
         scale="tiny",
         assignments=list(settings),
@@ -147,7 +147,7 @@ def test_the_command_line_takes_a_grid(tmp_path):
 
 
 def test_the_points_of_a_grid_share_what_they_have_in_common():
-    job = launch.prepare(
+    job = prepare(
         Path(__file__).parent.parent / "experiments" / "alpha_sweep.py",
         scale="tiny",
         assignments=[],

@@ -15,7 +15,7 @@ from cong.graph.runner import Runner, StageFailed
 from cong.graph.stage import topological
 from cong.graph.store import Store
 from cong.report import Table, Text, write_report
-from cong.run.launch import Job
+from cong.run.job import Job
 from cong.scales import Scale, scale
 from cong.training import DPO
 

@@ -9,7 +9,8 @@ from cong.evaluation.contests import RepositoryFile
 from cong.graph.stage import Stage
 from cong.models import HubModel, hub_dir
 from cong.models.mirror import mirror, revisions_of, undeclared
-from cong.run import launch
+from cong.run.checks import check_stages
+from cong.run.job import prepare
 
 OLD, NEW = "a" * 40, "b" * 40
 REPO = "org/name"
@@ -119,8 +120,8 @@ def test_a_run_says_which_copies_have_no_commit(copy, store, tmp_path, capsys):
     )
     from toy import INLINE
 
-    job = launch.prepare(path, scale="tiny", assignments=[], resources=INLINE, store=store)
-    launch.check_stages(job)
+    job = prepare(path, scale="tiny", assignments=[], resources=INLINE, store=store)
+    check_stages(job)
     assert f"note: {copy} does not say of which commit it is" in capsys.readouterr().err
 
 

@@ -11,7 +11,9 @@ from cong.errors import UserError
 from cong.graph.plan import make_plan
 from cong.graph.stage import Context, Stage
 from cong.graph.store import SUCCESS
-from cong.run import launch
+from cong.run import launch, pages
+from cong.run.checks import check_stages
+from cong.run.job import prepare
 
 EXPERIMENT = """
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ class Holder(Stage):
 
 
 def prepared(path, store):
-    return launch.prepare(path, scale="tiny", assignments=[], resources=INLINE, store=store)
+    return prepare(path, scale="tiny", assignments=[], resources=INLINE, store=store)
 
 
 def write(path, *, name="Rows", factor=1):
@@ -86,7 +88,7 @@ def test_a_file_that_is_loaded_twice_has_one_class(store, tmp_path):
 def test_what_a_class_of_another_file_has_made_is_not_taken(store, tmp_path):
     run(store, prepared(write(tmp_path / "first.py", factor=1), store).cells[0].stage)
     other = prepared(write(tmp_path / "second.py", factor=100), store)
-    for use in (launch.run, launch.report):
+    for use in (launch.run, pages.report):
         with pytest.raises(UserError, match=r"made by another class Rows of first\.py: give the one of second\.py"):
             use(other)
 
@@ -96,7 +98,7 @@ def test_a_class_may_be_moved_or_edited(store, tmp_path):
     for path in (write(tmp_path / "renamed.py"), write(tmp_path / "first.py", factor=2)):
         job = prepared(path, store)
         assert job.plan.todo == ()
-        launch.check_stages(job)
+        check_stages(job)
 
 
 def test_a_directory_that_holds_another_stage_is_refused_and_left_alone(store):

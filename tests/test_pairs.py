@@ -16,7 +16,7 @@ from cong.data.prompts import LocalFile, PromptFile
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
 from cong.run import launch
-from cong.run.launch import Job
+from cong.run.job import Job, prepare
 from cong.scoring import ConfidentPairs, Judge, Likelihood, PairAgreement, PreferencePairs, Score
 
 GAPS = {"a": 3.0, "b": 0.5, "c": 0.0, "d": -0.5, "e": -3.0}
@@ -213,6 +213,6 @@ def _copied(small_run: Job, tmp_path) -> Job:
 
 
 def _job(path, small_run: Job, *assignments: str) -> Job:
-    return launch.prepare(
+    return prepare(
         path, scale="tiny", assignments=list(assignments), resources=small_run.resources, store=small_run.store
     )

@@ -25,7 +25,8 @@ from cong.graph.store import Store
 from cong.paper.observations import HELD, NOT_HELD, UNDECIDED, Claim, Observation, observation_blocks
 from cong.paper.published import load_published
 from cong.report.statistics import Estimate
-from cong.run import launch
+from cong.run.job import Job
+from cong.run.pages import report
 from cong.run.workload import L40, reckon, rows_of, work
 from cong.scales import scale
 from cong.synthetic.world import World, make_prompts
@@ -198,7 +199,7 @@ def test_the_reproduction_has_a_page_per_part_and_calls_simulated_raters_so(tmp_
     store = Store(tmp_path)
     handmade.publish(cells, store, reward=lambda axes: 1.0 + 0.1 * len(str(axes.get("method", ""))))
     plan = make_plan({cell.name: cell.stage for cell in cells}, store)
-    job = launch.Job(
+    job = Job(
         name="reproduce-tiny",
         experiment=experiment,
         cells=cells,
@@ -209,7 +210,7 @@ def test_the_reproduction_has_a_page_per_part_and_calls_simulated_raters_so(tmp_
         store=store,
         plan=plan,
     )
-    page = launch.report(job).page
+    page = report(job).page
     assert 'href="raters.html"' in page.read_text()
     assert 'href="second_judge.html"' in page.read_text()
     raters = (page.parent / "raters.md").read_text()

@@ -19,6 +19,7 @@ from cong.graph.plan import make_plan
 from cong.report import Figure, Responses, Table, Text, write_report
 from cong.report.statistics import estimate
 from cong.run import launch
+from cong.run.job import prepare
 from cong.scoring import Score
 from cong.tracking import CELLS, PARENT, tracking_uri
 
@@ -44,7 +45,7 @@ def test_the_mean_reward_is_the_mean_of_the_rewards(small_run):
 def test_a_second_run_computes_nothing_and_says_who_made_each_stage(small_run, capsys):
     plan = make_plan({cell.name: cell.stage for cell in small_run.cells}, small_run.store)
     assert plan.todo == ()
-    again = launch.prepare(
+    again = prepare(
         small_run.experiment.path,
         scale="tiny",
         assignments=["alpha=0.4"],
@@ -62,7 +63,7 @@ def test_a_second_run_computes_nothing_and_says_who_made_each_stage(small_run, c
 
 
 def test_another_alpha_keeps_the_weak_alignment_and_redoes_generation_onward(small_run):
-    job = launch.prepare(
+    job = prepare(
         small_run.experiment.path,
         scale="tiny",
         assignments=["alpha=0.3"],

@@ -12,6 +12,7 @@ import pytest
 from cong.graph.resources import Resources
 from cong.graph.store import Store
 from cong.run import launch
+from cong.run.job import Job, prepare
 from cong.run.naming import SOURCE
 from cong.run.records import RUNS
 from cong.submit import dashboard
@@ -26,9 +27,9 @@ def experiment(directory: Path, *, title: str) -> Path:
     return path
 
 
-def prepared(path: Path, store: Store) -> launch.Job:
+def prepared(path: Path, store: Store) -> Job:
     inline = Resources(name="inline", ray=False, actors=0)
-    return launch.prepare(path, scale="tiny", assignments=[], resources=inline, store=store)
+    return prepare(path, scale="tiny", assignments=[], resources=inline, store=store)
 
 
 @pytest.fixture(autouse=True)

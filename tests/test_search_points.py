@@ -1,10 +1,9 @@
 """A search goes on past points that are refused or have no finite measure; two searches keep the points of both."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from toy import INLINE, Number, run
@@ -13,9 +12,11 @@ from cong.errors import UserError
 from cong.experiment import Cell, load
 from cong.experiment.axes import Axis, Search
 from cong.experiment.grid import accepted_cells
-from cong.graph.resources import Resources
+from cong.graph.plan import make_plan
 from cong.graph.runner import StageFailed
 from cong.run import tuning
+from cong.run.job import Job
+from cong.run.points import Points, mean_of
 from cong.run.sweep import Listener, _trial
 from cong.scales import scale
 
@@ -44,8 +45,9 @@ def search(**more):
 
 
 def job_of(experiment, store, **settings):
-    return cast(Any, SimpleNamespace(experiment=experiment, store=store, name="product-tiny", scale="tiny",
-                                     settings=settings, resources=INLINE))  # fmt: skip
+    plan = make_plan({}, store)
+    given = {"cells": [], "scale": "tiny", "settings": settings, "grid": {}, "resources": INLINE}
+    return Job(name="product-tiny", experiment=experiment, store=store, plan=plan, **given)
 
 
 class Reported(list):
@@ -72,7 +74,7 @@ def trial(store, *, work, value):
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_trial_whose_value_is_not_finite_reports_none_and_says_so(store, reported, number):
-    trial(store, work=lambda config: tuning.make_plan({}, store), value=lambda config: number)
+    trial(store, work=lambda config: make_plan({}, store), value=lambda config: number)
     assert math.isnan(reported[-1]["value"])
     assert reported[-1]["why"] == f"the value is {number}"
 
@@ -90,7 +92,7 @@ def test_a_value_that_cannot_be_computed_is_a_reason_too(store, reported):
     def none_of_that_name(config):
         raise UserError("--measure reward: the cells' results hold number")
 
-    trial(store, work=lambda config: tuning.make_plan({}, store), value=none_of_that_name)
+    trial(store, work=lambda config: make_plan({}, store), value=none_of_that_name)
     assert "--measure reward" in reported[-1]["why"]
 
 
@@ -102,7 +104,7 @@ def test_a_point_whose_stage_objects_is_refused_before_it_runs(experiment, store
     monkeypatch.setattr(Number, fault, object_to)
     job = job_of(experiment, store)
     with pytest.raises(UserError, match="batch 6 is no multiple of 4"):
-        tuning.planned(job, tuning.cells_at(job, {"a": 3}))
+        tuning.planned(job, job.cells_at({"a": 3}))
 
 
 @pytest.mark.parametrize("results", [{"number": math.nan}, {"number": math.inf}])
@@ -111,23 +113,23 @@ def test_a_mean_over_cells_of_which_one_has_no_finite_measure_is_none(store, mon
     run(store, *[cell.stage for cell in cells])
     records = iter([{"results": {"number": 1.0}}, {"results": results}])
     monkeypatch.setattr(type(store), "record", lambda self, stage: next(records))
-    assert not math.isfinite(tuning.mean_of("number", cells, store))
+    assert not math.isfinite(mean_of("number", cells, store))
 
 
 def test_points_that_are_not_finite_or_are_refused_by_now_are_never_best(experiment, store, monkeypatch):
     job = job_of(experiment, store, refused=(4,))
-    points = tuning.Points(job, search())
+    points = Points(job, search())
     for a in (1, 2, 3, 4):
         run(store, Number(value=a))
         points.add({"a": a})
     values = {1.0: 1.0, 2.0: math.inf, 3.0: math.nan}
-    monkeypatch.setattr(tuning, "mean_of", lambda measure, cells, store: values[cells[0].stage.value])
-    assert [one.point for one in points.found()] == [{"a": 1}]
+    monkeypatch.setattr("cong.run.points.mean_of", lambda measure, cells, store: values[cells[0].stage.value])
+    assert [one.point for one in points.judged()] == [{"a": 1}]
 
 
 def test_two_searches_at_once_keep_the_points_of_both(experiment, store):
     job = job_of(experiment, store)
-    first, second, third = (tuning.Points(job, search()) for _ in range(3))
+    first, second, third = (Points(job, search()) for _ in range(3))
     for number, points in enumerate((first, second, third, second, first)):
         points.add({"a": number})
     (path,) = Path(store.root / "searches").glob("*.json")
@@ -157,23 +159,18 @@ def test_a_refused_cell_of_a_grid_is_kept_with_its_reason():
     assert listener.refused == [({"cell": "x"}, "Huge needs 100000 CPUs, the cluster has 2")]
 
 
-def searched(experiment, store, monkeypatch, *, refused, failures=()):
-    """Run everything of a search but its trials."""
-    from cong.graph.demand import Capacity, Demand
-
-    monkeypatch.setattr(tuning, "_run", lambda *given: (list(failures), refused))
-    monkeypatch.setattr("cong.tracking.Tracker.__init__", lambda self, **given: setattr(self, "run_id", "r"))
-    monkeypatch.setattr("cong.tracking.Tracker.close", lambda self, *given: None)
+def searched(experiment, store, *, refused, failures=()):
+    """Report a search whose trials came to nothing."""
     job = job_of(experiment, store)
-    job.experiment, job.resources = SimpleNamespace(name="product"), Resources(name="inline")
-    return tuning._tracked(job, search(), Capacity(nodes=(Demand(cpus=1),)))
+    ended = tuning.Searching(job=job, search=search(), finished=Points(job, search()))
+    dataclasses.replace(ended, failures=list(failures), refused=refused).report()
 
 
-def test_a_search_without_any_finite_measure_is_one_line(experiment, store, monkeypatch):
+def test_a_search_without_any_finite_measure_is_one_line(experiment, store):
     with pytest.raises(UserError, match="none of 2 points of the search can be used: a 1: the value is nan"):
-        searched(experiment, store, monkeypatch, refused=["a 1: the value is nan", "a 2: the value is inf"])
+        searched(experiment, store, refused=["a 1: the value is nan", "a 2: the value is inf"])
 
 
 def test_a_search_all_of_whose_points_failed_names_the_failures(experiment, store, monkeypatch):
     with pytest.raises(StageFailed, match="RuntimeError: broken"):
-        searched(experiment, store, monkeypatch, refused=[], failures=[(Number(), RuntimeError("broken"))])
+        searched(experiment, store, refused=[], failures=[(Number(), RuntimeError("broken"))])

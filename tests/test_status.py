@@ -13,8 +13,9 @@ from test_experiment import ROOT, cong
 from cong.errors import UserError
 from cong.graph.resources import load_profile
 from cong.graph.store import Store, lease
-from cong.run import launch, status
 from cong.run import records as runs
+from cong.run import status
+from cong.run.job import Job, prepare
 from cong.run.records import recorded
 
 EXPERIMENT = ROOT / "tests" / "numbers_experiment.py"
@@ -32,12 +33,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def job(root: Path, profile: str, *settings: str) -> launch.Job:
+def job(root: Path, profile: str, *settings: str) -> Job:
     store = Store(root)
     store.prepare()
-    return launch.prepare(
-        EXPERIMENT, scale="tiny", assignments=list(settings), resources=load_profile(profile), store=store
-    )
+    return prepare(EXPERIMENT, scale="tiny", assignments=list(settings), resources=load_profile(profile), store=store)
 
 
 def start(root: Path, profile: str) -> subprocess.Popen:

@@ -23,6 +23,8 @@ from cong.graph.resources import Resources
 from cong.graph.runner import StageFailed
 from cong.graph.stage import Context, Stage
 from cong.run import launch, tuning
+from cong.run.job import prepare
+from cong.run.points import Points
 from cong.run.sweep import Sweep, concurrency, split
 from cong.tracking import PARENT, tracking_uri
 
@@ -39,7 +41,7 @@ def stages_travel():
 
 
 def prepared(store, *, grid=GRID, assignments=(), own_grid=True):
-    return launch.prepare(
+    return prepare(
         BOWL, scale="tiny", assignments=list(assignments), resources=RAY, store=store, grid=grid, own_grid=own_grid
     )
 
@@ -133,9 +135,9 @@ def test_a_search_nears_the_best_point_and_goes_on_where_it_was_ended(store, ray
     few, more = (search_of("alpha=0:1", "beta=0.01:1:log", trials=trials) for trials in (4, 7))
     job = prepared(store, grid=few.corners, own_grid=False)
     tuning.tune(job, few)
-    first = tuning.Points(job, few).found()
+    first = Points(job, few).judged()
     page = tuning.tune(job, more)
-    found = tuning.Points(job, more).found()
+    found = Points(job, more).judged()
     assert (len(first), len(found)) == (4, 7)
     assert {one.cells[0].name for one in first} <= {one.cells[0].name for one in found}
     assert [one.value for one in found] == sorted(one.value for one in found)
@@ -153,9 +155,9 @@ def test_a_random_search_proposes_the_same_points_again(store, ray_of_two_cpus):
     search = search_of("alpha=0:1", "gamma=1,2,4", trials=3, searcher="random")
     job = prepared(store, grid=search.corners, own_grid=False)
     tuning.tune(job, search)
-    points = tuning.Points(job, search).known
+    points = Points(job, search).known
     tuning.tune(prepared(store, grid=search.corners, own_grid=False), search)
-    assert tuning.Points(job, search).known == points
+    assert Points(job, search).known == points
     assert len(points) == 3
 
 

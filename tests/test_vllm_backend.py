@@ -64,7 +64,7 @@ def test_nothing_imports_vllm_and_cong_decode_refuses_it_in_one_line(tmp_path):
     tiny_model("qwen2", seed=0).save_pretrained(tmp_path / "model")
     # Here an import of vLLM would be an error.
     code = """
-import cong.cli.app, cong.run.launch, cong.generation.files, cong.decoding, cong.decoding.inside_vllm.plugin
+import cong.cli.app, cong.run.session, cong.generation.files, cong.decoding, cong.decoding.inside_vllm.plugin
 import cong.decoding.inside_vllm.engine, cong.decoding.inside_vllm.checks, cong.decoding.inside_vllm.weights
 cong.cli.app.main()
 """

@@ -29,7 +29,7 @@ from cong.errors import UserError
 
 if TYPE_CHECKING:
     from cong.graph.resources import Resources
-    from cong.run.launch import Job
+    from cong.run.job import Job
 
 # What typer raises for an unknown flag or a missing argument has no public name of its own.
 _USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -133,9 +133,9 @@ def report(
     store: StorePlace = "runs",
 ) -> None:
     """Write the report again from what is in the store."""
-    from cong.run import launch
+    from cong.run import pages
 
-    written = launch.report(prepare(experiment, scale, "laptop", settings, grid, store, None))
+    written = pages.report(prepare(experiment, scale, "laptop", settings, grid, store, None))
     typer.echo(f"report:  {written.page}")
 
 

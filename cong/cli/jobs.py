@@ -37,7 +37,7 @@ def submit(
     """Run an experiment on a Ray cluster: pack the project, check the demand, start the job and follow its log."""
     from cong.graph.resources import profile_path
     from cong.graph.runner import check_capacity
-    from cong.run import launch
+    from cong.run.checks import check_devices, check_resources
     from cong.run.naming import SOURCE
     from cong.submit.dashboard import differences, reach
     from cong.submit.jobs import Jobs, Submission, environment, kept_back
@@ -45,8 +45,8 @@ def submit(
 
     variables = environment(env or []) | {SOURCE: str(experiment.resolve())}
     job = prepare(experiment, scale, profile, settings, grid, store, force)
-    launch.check_resources(job)
-    launch.check_devices(job)
+    check_resources(job)
+    check_devices(job)
     packed = pack(
         experiment=experiment,
         profile=profile_path(profile),

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from cong.graph.store import Store
-    from cong.run.launch import Job
+    from cong.run.job import Job
 
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
 ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU) or paper.")]
@@ -56,12 +56,12 @@ def prepare(
 ) -> "Job":
     """Load and plan an experiment; raise `UserError` for every mistake that can be seen at once."""
     from cong.graph.resources import load_profile
-    from cong.run import launch
+    from cong.run.job import prepare as planned
 
     chosen = {key: value for key, value in overrides.items() if value is not None}
     found = opened(store)
     resources = load_profile(profile, **chosen)
-    return launch.prepare(
+    return planned(
         experiment,
         scale=scale,
         assignments=settings or [],

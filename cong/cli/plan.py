@@ -7,7 +7,8 @@ from cong.graph.need import GB, Need
 from cong.graph.plan import Plan
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
-from cong.run.launch import Job, check_resources
+from cong.run.checks import check_resources
+from cong.run.job import Job
 from cong.run.workload import assumptions, by_kind, reckon
 from cong.scales import scale
 

@@ -6,7 +6,7 @@ def report(results):
 """
 
 from cong.report.blocks import Block, Browser, Figure, Links, Responses, Table, Text
-from cong.report.page import write_report
+from cong.report.page import Report, write_report
 from cong.report.tables import Better, Entry, ranked_table
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Entry",
     "Figure",
     "Links",
+    "Report",
     "Responses",
     "Table",
     "Text",

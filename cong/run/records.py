@@ -25,7 +25,7 @@ from cong.graph.store import lease
 from cong.run.naming import RUNS, claim
 
 if TYPE_CHECKING:
-    from cong.run.launch import Job
+    from cong.run.job import Job
 
 RUN = "run.json"
 JOB_ID = "CONG_JOB_ID"

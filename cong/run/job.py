@@ -1,0 +1,84 @@
+"""A job: an experiment with everything that was chosen on the command line, planned against a store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cong.experiment import Cell, Experiment, guarded, load
+from cong.experiment.grid import accepted_cells, chosen_grid, grid_cells
+from cong.graph.plan import Plan, make_plan
+from cong.graph.resources import Resources
+from cong.graph.store import Store
+from cong.run.naming import name_in
+from cong.scales import scale as scale_named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An experiment with everything that was chosen on the command line."""
+
+    name: str
+    """The experiment's name in the store, in the tracker and in reports."""
+    experiment: Experiment
+    cells: list[Cell]
+    scale: str
+    settings: dict[str, Any]
+    grid: dict[str, tuple[Any, ...]]
+    resources: Resources
+    store: Store
+    plan: Plan
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return what the tracker shows of the choice, but for what is searched or swept."""
+        return {
+            "experiment": self.experiment.name,
+            "scale": self.scale,
+            "profile": self.resources.name,
+            **self.settings,
+        }
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Return the names of the cells that have no result and should have one."""
+        return [cell.name for cell in self.cells if not cell.may_lack and not self.store.is_complete(cell.stage)]
+
+    def cells_at(self, point: Mapping[str, Any]) -> list[Cell]:
+        """Return the cells of the experiment at a point of its axes; theirs hold the point."""
+        cells = self.experiment.cells(scale_named(self.scale), {**self.settings, **point})
+        return [Cell(stage=cell.stage, axes={**point, **cell.axes}, may_lack=cell.may_lack) for cell in cells]
+
+
+def prepare(
+    path: Path,
+    *,
+    scale: str,
+    assignments: list[str],
+    resources: Resources,
+    store: Store,
+    force: tuple[str, ...] = (),
+    grid: tuple[str, ...] = (),
+    own_grid: bool = True,
+) -> Job:
+    """Load an experiment and plan it; raise `UserError` for every mistake that can be seen without running.
+
+    `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it,
+    which counts unless `own_grid` is false: then the grid is that of a search, without points that are refused.
+    """
+    experiment = load(path)
+    settings = experiment.settings(assignments)
+    values = chosen_grid(experiment, settings, grid, own=experiment.grid if own_grid else ())
+    cells = (grid_cells if own_grid else accepted_cells)(experiment, scale_named(scale), settings, values)
+    plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
+    return Job(
+        name=name_in(store.root, base=f"{experiment.name}-{scale}", path=path),
+        experiment=experiment,
+        cells=cells,
+        scale=scale,
+        settings=settings,
+        grid=values,
+        resources=resources,
+        store=store,
+        plan=plan,
+    )
