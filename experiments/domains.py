@@ -14,6 +14,7 @@ from cong import methods
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import Published, load_published
+from cong.paper.setups import Setups
 from cong.report import Block, Entry, Table, ranked_table
 from cong.report.statistics import difference, estimate, select, values_of
 
@@ -26,16 +27,12 @@ COLUMNS = {"math": "math", "gsm8k": "gsm8k", "code": "humaneval", "mbpp": "mbpp"
 def cells(
     scale,
     *,
+    setups: Setups = Setups(families=("qwen",)),
     domains: tuple[str, ...] | None = None,
-    seeds: tuple[int, ...] = (0,),
-    families: tuple[str, ...] = ("qwen",),
-    alpha: float | None = None,
-    beta: float = 0.5,
 ) -> list[Cell]:
     found = []
     for domain in domains or ("chat", *scale.domains):
-        given = scale if domain == "chat" else scale.in_domain(domain)
-        for setup in tables.setups(given, families=families, seeds=seeds, alpha=alpha, beta=beta):
+        for setup in setups.of(scale if domain == "chat" else scale.in_domain(domain)):
             t = setup.transition
             found += [
                 Cell(stage=methods.evaluate(t, model), axes={"method": method, "domain": domain, **setup.axes})

@@ -13,6 +13,7 @@ from cong import methods
 from cong.experiment import Cell, Result, Results
 from cong.paper import tables
 from cong.paper.published import Published, change_of, load_published
+from cong.paper.setups import Setups
 from cong.report import Block, Entry, Table, ranked_table
 from cong.report.statistics import mean_difference, select, values_of
 
@@ -33,17 +34,11 @@ COLUMNS = {
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
-    seeds: tuple[int, ...] = (0,),
-    alpha: float | None = None,
-    beta: float = 0.5,
-    weak: str | None = None,
-    strong: str | None = None,
+    setups: Setups = Setups(),
 ) -> list[Cell]:
-    given = tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
     return [
         Cell(stage=methods.downstream(setup.transition, model), axes=axes)
-        for setup in given
+        for setup in setups.of(scale)
         for axes, model in setup.rows()
         if axes["method"] in METHODS
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import load_published
+from cong.paper.setups import Setups
 from cong.report import Block
 from cong.report.statistics import values_of
 
@@ -21,15 +22,11 @@ PAPER = Path(__file__).with_name("paper.toml")
 def cells(
     scale,
     *,
-    seeds: tuple[int, ...] = (0,),
-    family: str = "qwen",
-    strong: str = "14B",
-    weak: str | None = None,
-    alpha: float | None = None,
-    beta: float = 0.5,
+    setups: Setups = Setups(families=("qwen",), strong="14B"),
 ) -> list[Cell]:
-    given = tables.setups(scale, families=(family,), seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
-    judged = (tables.judged_cells(setup.transition, rows=setup.rows(strong=strong)) for setup in given)
+    judged = (
+        tables.judged_cells(setup.transition, rows=setup.rows(strong=setups.strong)) for setup in setups.of(scale)
+    )
     return [cell for cells in judged for cell in cells]
 
 

@@ -18,6 +18,7 @@ from cong import methods
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import load_published
+from cong.paper.setups import Row, Setups
 from cong.report import Block, Table
 from cong.report.statistics import estimate, select, values_of
 
@@ -32,30 +33,25 @@ PAPER = Path(__file__).with_name("paper.toml")
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = FAMILIES,
-    seeds: tuple[int, ...] = (0,),
-    alpha: float | None = None,
-    beta: float = 0.5,
-    weak: str | None = None,
-    strong: str | None = None,
+    setups: Setups = Setups(families=FAMILIES),
     orpo_weight: tuple[float, ...] | None = None,
     simpo_beta: tuple[float, ...] | None = None,
     simpo_gamma: tuple[float, ...] | None = None,
 ) -> list[Cell]:
     searched = {"weight": orpo_weight or (None,), "beta": simpo_beta or (None,), "gamma": simpo_gamma or (None,)}
     found = []
-    for setup in tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong):
+    for setup in setups.of(scale):
         t = setup.transition
         found += tables.judged_cells(t, rows=setup.rows(setting="weak to strong"))
         if t.same_tokenizer:
-            alone = _one_model(t.self_aligned, setup.alpha, beta, searched)
+            alone = _one_model(t.self_aligned, setup.alpha, setup.beta, searched)
             rows = [({**own, "setting": "one model", **setup.axes}, model) for own, model in alone]
             found += tables.judged_cells(t.self_aligned, rows=rows)
     return found
 
 
-def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[tables.Row]:
-    rows: list[tables.Row] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
+def _one_model(t: methods.Transition, alpha: float, beta: float, searched: dict) -> list[Row]:
+    rows: list[Row] = [({"method": "Base"}, methods.base(t)), ({"method": "DPO"}, methods.dpo(t))]
     for weight in searched["weight"]:
         rows.append((_given("ORPO", orpo_weight=weight), methods.orpo(t, weight=weight)))
     for b, gamma in itertools.product(searched["beta"], searched["gamma"]):

@@ -12,6 +12,7 @@ from pathlib import Path
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import Published, load_published, number
+from cong.paper.setups import Setups
 from cong.report import Block, Figure
 from cong.report.statistics import select, values_of
 
@@ -24,16 +25,12 @@ Measures = dict[str, dict[str, float]]
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
-    seeds: tuple[int, ...] = (0,),
-    alpha: float | None = None,
-    beta: float = 0.5,
-    weak: str | None = None,
-    strong: str | None = None,
+    setups: Setups = Setups(),
 ) -> list[Cell]:
-    given = tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
     # All methods play, those that are drawn and those that are not: style control compares at a common style.
-    judged = (tables.judged_cells(setup.transition, rows=setup.rows(setting="weak to strong")) for setup in given)
+    judged = (
+        tables.judged_cells(setup.transition, rows=setup.rows(setting="weak to strong")) for setup in setups.of(scale)
+    )
     return [cell for cells in judged for cell in cells]
 
 

@@ -21,6 +21,7 @@ from cong.evaluation.rating import AGREEMENT, PAGE, WIN_RATES, Ratings, RatingSa
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import load_published
+from cong.paper.setups import Setups
 from cong.report import Block, Entry, Table, Text, ranked_table
 from cong.report.statistics import over_seeds, select, values_of
 
@@ -32,19 +33,14 @@ TOGETHER = "people"
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
-    seeds: tuple[int, ...] = (0,),
+    setups: Setups = Setups(),
     share: float = 0.1,
     raters: int = 3,
     noise: float = 0.5,
     ratings: tuple[str, ...] = (),
-    alpha: float | None = None,
-    beta: float = 0.5,
-    weak: str | None = None,
-    strong: str | None = None,
 ) -> list[Cell]:
     found = []
-    for setup in tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong):
+    for setup in setups.of(scale):
         t = setup.transition
         for contest in scale.contests(t.seed):
             compared = tuple((name, methods.compete(t, model, contest)) for name, model in setup.models.items())

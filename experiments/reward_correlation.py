@@ -11,6 +11,7 @@ from cong import methods
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Results
 from cong.paper import tables
+from cong.paper.setups import between
 from cong.report import Block, Figure, Table
 from cong.report.statistics import difference, estimate, over_seeds, select, spearman, values_of
 
@@ -29,7 +30,7 @@ def cells(
     found = []
     for family in families:
         for seed in seeds:
-            t = tables.between(family, weak=weak, strong=None, scale=scale, seed=seed)
+            t = between(family, weak=weak, strong=None, scale=scale, seed=seed)
             contrast = scale.alpha[family] if alpha is None else alpha
             stages = (methods.evaluate_contrastive(t, alpha=contrast), methods.naive_samples(t))
             axes = {"family": family, "seed": seed, "alpha": contrast}

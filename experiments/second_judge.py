@@ -14,6 +14,7 @@ from pathlib import Path
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import load_published
+from cong.paper.setups import Setups
 from cong.report import Block, Table
 from cong.report.statistics import select, values_of
 
@@ -24,15 +25,10 @@ JUDGES = ("first", "second")
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
-    seeds: tuple[int, ...] = (0,),
-    alpha: float | None = None,
-    beta: float = 0.5,
-    weak: str | None = None,
-    strong: str | None = None,
+    setups: Setups = Setups(),
 ) -> list[Cell]:
     found = []
-    for setup in tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong):
+    for setup in setups.of(scale):
         t = setup.transition
         for judge, contests in zip(JUDGES, (scale.contests(t.seed), scale.second_contests(t.seed)), strict=True):
             found += tables.contest_cells(t, rows=setup.rows(judge=judge), contests=contests)

@@ -13,8 +13,8 @@ from pathlib import Path
 from cong import methods
 from cong.experiment import Cell, Results
 from cong.graph.resources import Resources
-from cong.paper import tables
 from cong.paper.published import Published, load_published
+from cong.paper.setups import Setups
 from cong.report import Block, Entry, Text, ranked_table
 from cong.report.costs import method_costs, trainings_of, unit_of
 from cong.report.statistics import over_seeds, select, spearman, values_of
@@ -27,17 +27,11 @@ METHODS = ("Weak SFT (pre)", "Weak SFT (post)", "WSPO", "ConG-S", "ConG")
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
-    seeds: tuple[int, ...] = (0,),
-    alpha: float | None = None,
-    beta: float = 0.5,
-    weak: str | None = None,
-    strong: str | None = None,
+    setups: Setups = Setups(),
 ) -> list[Cell]:
-    given = tables.setups(scale, families=families, seeds=seeds, alpha=alpha, beta=beta, weak=weak, strong=strong)
     return [
         Cell(stage=methods.evaluate(setup.transition, model), axes=axes)
-        for setup in given
+        for setup in setups.of(scale)
         for axes, model in setup.rows()
         if axes["method"] in METHODS
     ]

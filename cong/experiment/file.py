@@ -3,8 +3,9 @@
     def cells(scale, *, alpha: float = 0.4, seeds: tuple[int, ...] = (0,)) -> list[Cell]: ...
     def report(results: Results) -> list[Block]: ...
 
-The keyword arguments of `cells` are the experiment's axes: `--set alpha=0.3` sets one, `--grid alpha=0:1:0.1` calls
-`cells` for every value. `GRID = ("alpha=0:1:0.1",)` in the file is the grid that is run when none is given.
+The keyword arguments of `cells` are the experiment's axes; a dataclass among them stands for its fields.
+`--set alpha=0.3` sets one, `--grid alpha=0:1:0.1` calls `cells` for every value. `GRID = ("alpha=0:1:0.1",)` in the
+file is the grid that is run when none is given.
 """
 
 import importlib.util
@@ -23,6 +24,7 @@ from typing import Any
 
 from cong.data import Row, read_rows
 from cong.errors import UserError
+from cong.experiment.signature import arguments, axes_of
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
@@ -98,7 +100,7 @@ class Experiment:
 
     def cells(self, scale: Scale, settings: dict[str, Any]) -> list[Cell]:
         """Build the cells; raise `UserError` for whatever the file objects to."""
-        cells = guarded(self.path, lambda: self.module.cells(scale, **settings))
+        cells = guarded(self.path, lambda: self.module.cells(scale, **arguments(self.module.cells, settings)))
         if not cells or not all(isinstance(cell, Cell) for cell in cells):
             raise UserError(f"{self.path}: `cells` must return a list of Cell, and at least one")
         name, count = Counter(cell.name for cell in cells).most_common(1)[0]
@@ -160,9 +162,7 @@ def load(path: Path) -> Experiment:
     guarded(path, lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
     if not callable(getattr(module, "cells", None)):
         raise UserError(f"{path} has no function `cells(scale, *, axis=default)`")
-    parameters = inspect.signature(module.cells, eval_str=True).parameters
-    axes = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    return Experiment(path=path, module=module, axes=axes)
+    return Experiment(path=path, module=module, axes=guarded(path, lambda: axes_of(module.cells)))
 
 
 def collect(cells: list[Cell], store: Store) -> Results:

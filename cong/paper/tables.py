@@ -5,9 +5,7 @@ for setup in setups(scale, families=("qwen",), seeds=(0,), alpha=None, beta=0.5)
 contest_table("qwen", results, published)                             # LC and WR, SC and WR, and the paper's
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
 from cong import methods
@@ -16,8 +14,8 @@ from cong.evaluation import ARENA_HARD_TABLE, COMPARISONS, ArenaHardJudge, Arena
 from cong.evaluation.contests import Contest
 from cong.evaluation.rating import Agreement, OrderAgreement, agreements, orders
 from cong.experiment import Cell, Result, Results
-from cong.models import Model
 from cong.paper.published import Published, contradictions, order_correlation, ranks
+from cong.paper.setups import Row
 from cong.report.blocks import Table, Text
 from cong.report.statistics import estimate, over_seeds, select, values_of
 from cong.report.tables import Entry, ranked_table
@@ -25,80 +23,6 @@ from cong.report.tables import Entry, ranked_table
 WEAK_TO_STRONG = (
     "Base", "Weak SFT (pre)", "Weak SFT (post)", "WeakTeacher", "AuxConf", "WSPO", "ConG-S", "ConG"
 )  # fmt: skip
-
-Row = tuple[dict[str, Any], Model]
-"""What distinguishes a row of a table, and its model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What a family and a seed give to an experiment, and where its cells lie."""
-
-    transition: methods.Transition
-    alpha: float
-    beta: float
-    axes: dict[str, Any]
-
-    @cached_property
-    def models(self) -> dict[str, Model]:
-        """The models of the weak-to-strong methods by the names of their rows."""
-        return weak_to_strong(self.transition, alpha=self.alpha, beta=self.beta)
-
-    def rows(self, **axes: Any) -> list[Row]:
-        """Return the rows of the weak-to-strong methods, with further axes."""
-        return [({"method": name, **axes, **self.axes}, model) for name, model in self.models.items()]
-
-
-def setups(
-    scale,
-    *,
-    families: Sequence[str],
-    seeds: Sequence[int],
-    alpha: float | None,
-    beta: float,
-    weak: str | None = None,
-    strong: str | None = None,
-) -> Iterator[Setup]:
-    """Yield every family with every seed; None takes the scale's alpha of the weak family, and its sizes."""
-    for family in families:
-        for seed in seeds:
-            t = between(family, weak=weak, strong=strong, scale=scale, seed=seed)
-            chosen = scale.alpha[family.partition("-")[0]] if alpha is None else alpha
-            axes = {"family": family, "seed": seed, "alpha": chosen, "beta": beta}
-            yield Setup(transition=t, alpha=chosen, beta=beta, axes=axes)
-
-
-def weak_to_strong(t: methods.Transition, *, alpha: float, beta: float) -> dict[str, Model]:
-    """Return the models of a weak-to-strong table by the names of its rows."""
-    return {
-        "Base": methods.base(t),
-        "Weak SFT (pre)": methods.weak_sft_pre(t),
-        "Weak SFT (post)": methods.weak_sft_post(t),
-        "WeakTeacher": methods.weak_teacher(t),
-        "AuxConf": methods.aux_conf(t),
-        "WSPO": methods.wspo(t),
-        "ConG-S": methods.cong_s(t, alpha=alpha),
-        "ConG": methods.cong(t, alpha=alpha, beta=beta),
-    }
-
-
-def between(family: str, *, weak: str | None, strong: str | None, scale, seed: int) -> methods.Transition:
-    """Return the transition of a family, or of two such as `llama-qwen`; None takes the sizes of the main table."""
-    ours, _, theirs = family.partition("-")
-    unknown = {ours, theirs or ours} - set(scale.sizes)
-    if unknown:
-        pairs = (f"{one}-{other}" for one in scale.sizes for other in scale.sizes if one != other)
-        raise ValueError(
-            f"families={family}: unknown {', '.join(unknown)}; there are {', '.join((*scale.sizes, *pairs))}"
-        )
-    return methods.transition(
-        ours,
-        weak=weak or scale.sizes[ours][0],
-        strong=strong or scale.sizes[theirs or ours][1],
-        strong_family=theirs or None,
-        scale=scale,
-        seed=seed,
-    )
 
 
 def judged_cells(t: methods.Transition, *, rows: Sequence[Row]) -> list[Cell]:
