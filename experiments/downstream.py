@@ -31,11 +31,7 @@ COLUMNS = {
 """Task of lm_eval to the paper's column."""
 
 
-def cells(
-    scale,
-    *,
-    setups: Setups = Setups(),
-) -> list[Cell]:
+def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
     return [
         Cell(stage=methods.downstream(setup.transition, model), axes=axes)
         for setup in setups.of(scale)

@@ -19,11 +19,7 @@ from cong.report.statistics import values_of
 PAPER = Path(__file__).with_name("paper.toml")
 
 
-def cells(
-    scale,
-    *,
-    setups: Setups = Setups(families=("qwen",), strong="14B"),
-) -> list[Cell]:
+def cells(scale, *, setups: Setups = Setups(families=("qwen",), strong="14B")) -> list[Cell]:
     judged = (
         tables.judged_cells(setup.transition, rows=setup.rows(strong=setups.strong)) for setup in setups.of(scale)
     )

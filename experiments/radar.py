@@ -22,11 +22,7 @@ Measures = dict[str, dict[str, float]]
 """Measure to method to value."""
 
 
-def cells(
-    scale,
-    *,
-    setups: Setups = Setups(),
-) -> list[Cell]:
+def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
     # All methods play, those that are drawn and those that are not: style control compares at a common style.
     judged = (
         tables.judged_cells(setup.transition, rows=setup.rows(setting="weak to strong")) for setup in setups.of(scale)

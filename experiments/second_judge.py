@@ -22,11 +22,7 @@ PAPER = Path(__file__).with_name("paper.toml")
 JUDGES = ("first", "second")
 
 
-def cells(
-    scale,
-    *,
-    setups: Setups = Setups(),
-) -> list[Cell]:
+def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
     found = []
     for setup in setups.of(scale):
         t = setup.transition

@@ -24,11 +24,7 @@ PAPER = Path(__file__).with_name("paper.toml")
 METHODS = ("Weak SFT (pre)", "Weak SFT (post)", "WSPO", "ConG-S", "ConG")
 
 
-def cells(
-    scale,
-    *,
-    setups: Setups = Setups(),
-) -> list[Cell]:
+def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
     return [
         Cell(stage=methods.evaluate(setup.transition, model), axes=axes)
         for setup in setups.of(scale)
