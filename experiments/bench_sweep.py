@@ -66,7 +66,7 @@ def describe(store: Store, arguments: argparse.Namespace, *, wall: float) -> Non
     alone = [sum(seconds[stage.fingerprint] for stage in topological([cell.stage])) for cell in job.cells]
     shared = sum(seconds.values())
     print(f"stages' own seconds: {shared:.1f} shared, {sum(alone):.1f} cell by cell ({sum(alone) / shared:.1f} times)")
-    lanes = job.resources.cpus or 1
+    lanes = job.resources.cluster.cpus or 1
     print(f"not in stages: {1 - shared / (lanes * wall):.0%} of {lanes} x {wall:.1f} s")
 
 

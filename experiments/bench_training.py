@@ -178,7 +178,7 @@ def child(task: Task) -> None:
     with tempfile.TemporaryDirectory() as name:
         store = Store(Path(name))
         store.prepare()
-        resources = Resources(name="bench", ray=False, actors=0)
+        resources = Resources(name="bench").changed(ray=False, actors=0)
         Runner(store=store, resources=resources).run(make_plan({"a": Texts(count=task.rows)}, store))
         if task.side == "same":
             print(json.dumps({"losses": run_trl(task, store, same_batches=True)}))

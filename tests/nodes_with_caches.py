@@ -68,7 +68,7 @@ def main() -> None:
         cluster.add_node(**small, num_cpus=2, temp_dir=str(directory / number), env_vars=caches)
     store = ObjectStore(sys.argv[1])
     store.prepare()
-    resources = Resources(name="two", address=cluster.address, actors=2, slots=4, one_node=True)
+    resources = Resources(name="two").changed(address=cluster.address, actors=2, slots=4, one_node=True)
     stages = [Spread(number=number) for number in range(3)]
     readers = [Reader(source=stage) for stage in stages]
     plan = make_plan({str(number): stage for number, stage in enumerate(readers)}, store)

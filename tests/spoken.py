@@ -15,7 +15,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
 )
 DATED = "<turn>system\nIt is {{ strftime_now('%Y-%m-%d') }}.<end>\n" + TEMPLATE
-INLINE = Resources(name="inline", ray=False, actors=0, slots=4)
+INLINE = Resources(name="inline").changed(ray=False, actors=0, slots=4)
 
 
 def byte_tokenizer(*, template: str | None = TEMPLATE, eos: str = "<end>") -> PreTrainedTokenizerFast:

@@ -120,8 +120,8 @@ def test_ray_reads_from_the_cluster_what_its_profile_demands():
         has, profile = groups[group["groupName"]]["resources"], load_profile(group["groupName"])
         check_node(profile, cpus=has["CPU"], gpus=has["GPU"])
         # While an actor starts, its model passes through main memory.
-        largest = max(model.parameters for model in PUBLISHED.values()) * profile.itemsize
-        assert has["memory"] > profile.actors * largest
+        largest = max(model.parameters for model in PUBLISHED.values()) * profile.hardware.itemsize
+        assert has["memory"] > profile.decoding.actors * largest
         assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
     assert cluster["spec"]["enableInTreeAutoscaling"] is False
 
@@ -181,7 +181,7 @@ def test_ray_up_accepts_its_file_and_it_agrees_with_its_profile():
     for command in (config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]):
         gpus = re.search(r"--num-gpus=(\d+)", command)
         assert gpus is not None
-        assert int(gpus[1]) == load_profile("l40x4").actors
+        assert int(gpus[1]) == load_profile("l40x4").decoding.actors
 
 
 # The image.

@@ -127,7 +127,7 @@ def test_a_missing_extra_is_one_line_that_names_it(package, extra, use, monkeypa
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
     with pytest.raises(UserError) as raised:
-        use(Resources(name="t", ray=False, backend="vllm"))
+        use(Resources(name="t").changed(ray=False, backend="vllm"))
     assert str(raised.value).endswith(f"pip install 'cong[{extra}]'")
     assert "\n" not in str(raised.value)
 

@@ -25,7 +25,7 @@ ENGINE = {
     "max_new_tokens": 24, "temperature": 0.0, "top_p": 1.0, "repetition_penalty": 1.2,
     "min_p": 0.0, "pruning_threshold": 0.1, "scores": "formula",
 }  # fmt: skip
-INLINE = Resources(name="inline", ray=False, actors=0, slots=4)
+INLINE = Resources(name="inline").changed(ray=False, actors=0, slots=4)
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def test_what_the_slots_would_decode_wrongly_is_refused(family, settings, reason
 @pytest.mark.parametrize("backend", ["slots", "transformers"])
 def test_a_model_that_no_engine_decodes_is_one_line(tmp_path, backend):
     spoken.checkpoint(tmp_path, family="bloom", n_head=4, n_layer=1)
-    resources = Resources(name="t", ray=False, actors=0, backend=backend)
+    resources = Resources(name="t").changed(ray=False, actors=0, backend=backend)
     with pytest.raises(UserError, match=f"{tmp_path} cannot be loaded: BloomForCausalLM does not") as refusal:
         make_engine(post=tmp_path, pre=None, settings={"max_new_tokens": 4}, resources=resources)
     assert "\n" not in str(refusal.value)

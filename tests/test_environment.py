@@ -73,11 +73,11 @@ def test_the_environment_comes_back_after_a_failure(monkeypatch: pytest.MonkeyPa
 
 def test_a_profile_names_what_else_its_stages_see(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
-    path.write_text('let_through = ["MY_DATA", "SERVICE_*"]\n')
-    further = load_profile(str(path)).let_through
+    path.write_text('[cluster]\nlet_through = ["MY_DATA", "SERVICE_*"]\n')
+    further = load_profile(str(path)).cluster.let_through
     shell = {"MY_DATA": "1", "MY_OTHER": "2", "SERVICE_URL": "3", "SERVICE_KEY": "4"}
     assert sorted(let_through(shell, further=further)) == ["MY_DATA", "SERVICE_KEY", "SERVICE_URL"]
-    path.write_text('let_thru = ["MY_DATA"]\n')
+    path.write_text('[cluster]\nlet_thru = ["MY_DATA"]\n')
     with pytest.raises(UserError, match="let_thru"):
         load_profile(str(path))
 
@@ -103,7 +103,7 @@ def test_a_plain_training_is_the_same_from_every_shell(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str]
 ) -> None:
     stage = _training(tmp_path)
-    resources = Resources(name="inline", ray=False, actors=0, micro_batch=4)
+    resources = Resources(name="inline").changed(ray=False, actors=0, micro_batch=4)
     plain = Store(tmp_path / "plain")
     plain.prepare()
     run(plain, stage, resources=resources)

@@ -55,7 +55,10 @@ def test_the_implicit_reward_of_decoding_equals_a_teacher_forced_pass(small_run)
 
 @pytest.mark.parametrize(
     "resources",
-    [Resources(name="narrow", ray=False, actors=0, slots=3), Resources(name="actors", actors=2, slots=5, cpus=2)],
+    [
+        Resources(name="narrow").changed(ray=False, actors=0, slots=3),
+        Resources(name="actors").changed(actors=2, slots=5, cpus=2),
+    ],
     ids=["three slots", "two Ray Data actors"],
 )
 def test_batch_size_and_actors_change_no_text(small_run, resources, tmp_path, ray_of_two_cpus):
@@ -99,7 +102,7 @@ def test_both_backends_give_the_same_text(small_run, tmp_path):
     stage = stages_of(small_run, ContrastiveGenerate)[0]
     before = _texts(store, stage)
     plan = make_plan({"a": stage}, store, force=("ContrastiveGenerate",))
-    Runner(store=store, resources=Resources(name="t", ray=False, actors=0, backend="transformers")).run(plan)
+    Runner(store=store, resources=Resources(name="t").changed(ray=False, actors=0, backend="transformers")).run(plan)
     assert _texts(store, stage) == before
 
 

@@ -179,14 +179,14 @@ def test_a_failing_stage_is_named_and_the_others_are_computed(store):
 
 def test_a_demand_that_nothing_can_meet_is_refused_with_numbers(store, ray_of_two_cpus):
     with pytest.raises(UserError, match=r"Huge\(value=1\) needs 100000 CPUs, the cluster has 2"):
-        run(store, Huge(), resources=Resources(name="ray", cpus=2))
+        run(store, Huge(), resources=Resources(name="ray").changed(cpus=2))
 
 
 def test_stages_run_as_ray_tasks_with_their_output_in_a_log(store, ray_of_two_cpus):
-    run(store, THREE, resources=Resources(name="ray", cpus=2))
+    run(store, THREE, resources=Resources(name="ray").changed(cpus=2))
     assert read(store.directory(THREE)) == 3
     with pytest.raises(StageFailed, match="broken"):
-        run(store, Broken(), resources=Resources(name="ray", cpus=2))
+        run(store, Broken(), resources=Resources(name="ray").changed(cpus=2))
     assert "Traceback" in (store.directory(Broken()) / ".log.txt").read_text()
 
 
@@ -306,9 +306,18 @@ def test_an_unknown_profile_names_the_known_ones():
         load_profile("nonsense")
 
 
-def test_a_profile_with_an_unknown_setting_names_the_settings(tmp_path):
-    (tmp_path / "mine.toml").write_text("gpus = 3\n")
-    with pytest.raises(UserError, match="the settings of a profile are name, ray"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpus = 3\n", r"gpus = 3 is no table; the tables of a profile are \[cluster\] \(ray, address"),
+        ("[hardware]\ngpus = 3\n", r"unexpected keyword argument 'gpus'; the tables of a profile are"),
+        ("device = 'cuda'\nworkers = 2\n", r"device belongs into \[hardware\], workers belongs into \[training\]"),
+        ("decoding = 3\n", r"decoding = 3 is no table"),
+    ],
+)
+def test_a_profile_with_a_wrong_setting_names_the_tables(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UserError, match=message):
         load_profile(str(tmp_path / "mine.toml"))
 
 

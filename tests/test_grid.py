@@ -46,7 +46,7 @@ def names(tmp_path: Path, *grid: str, own: str = "", settings: tuple[str, ...] =
         scale="tiny",
         assignments=list(settings),
         grid=grid,
-        resources=Resources(name="t", ray=False, actors=0),
+        resources=Resources(name="t").changed(ray=False, actors=0),
         store=Store(tmp_path / "store"),
     )
     return [cell.name for cell in job.cells]
@@ -152,7 +152,7 @@ def test_the_points_of_a_grid_share_what_they_have_in_common():
         scale="tiny",
         assignments=[],
         grid=("alpha=0:1:0.1", "beta=0.1,0.5"),
-        resources=Resources(name="t", ray=False, actors=0),
+        resources=Resources(name="t").changed(ray=False, actors=0),
         store=Store(Path("no-such-store")),
     )
     kinds = Counter(stage.name for stage in job.plan.stages)

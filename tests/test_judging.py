@@ -398,7 +398,7 @@ def test_the_judge_is_identity_and_where_it_is_asked_is_not(tmp_path):
 )
 def test_a_wrong_judging_table_in_a_profile_is_one_clear_line(tmp_path, table, message):
     path = tmp_path / "mine.toml"
-    path.write_text(f"device = 'cpu'\n[judging]\n{table}\n")
+    path.write_text(f"[hardware]\ndevice = 'cpu'\n[judging]\n{table}\n")
     with pytest.raises(UserError, match=message):
         load_profile(str(path))
     path.write_text("[judging]\nurl = 'http://localhost:8000/v1'\nconcurrency = 3\n")

@@ -23,16 +23,22 @@ KINDS = (
 )  # fmt: skip
 LASTING = {"Pretrain", "Generate", "ReferenceLogprobs", "DPO", "ContrastiveGenerate", "SFT"}
 PROFILE = """
+[cluster]
 cpus = 2
+[decoding]
 actors = 0
+[training]
 micro_batch = 16
 checkpoint_seconds = 0.3
 """
 CLUSTER = """
+[cluster]
 cpus = 2
+[decoding]
 actors = 2
 slots = 2
-train_workers = 2
+[training]
+workers = 2
 deepspeed = "zero2"
 micro_batch = 8
 checkpoint_seconds = 0.3
@@ -51,7 +57,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_driver_killed_inside_every_kind_of_stage_loses_nothing(undisturbed, tmp_path):
     store, profile = tmp_path / "store", _profile(tmp_path, PROFILE)
     # The short ones die in the driver's own process: starting a Ray takes longer than all of them.
-    alone = _profile(tmp_path, f"ray = false\n{PROFILE}", name="alone")
+    alone = _profile(tmp_path, PROFILE.replace("cpus = 2", "ray = false"), name="alone")
     finished: dict[str, float] = {}
     inside = set()
     for kind in KINDS:

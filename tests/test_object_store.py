@@ -317,7 +317,7 @@ def test_a_file_system_that_creates_a_thing_twice_is_refused(remote, monkeypatch
 def inline(tmp_path) -> list[str]:
     """Options of a run in one process."""
     profile = tmp_path / "inline.toml"
-    profile.write_text("ray = false\nactors = 0\n")
+    profile.write_text("[cluster]\nray = false\n[decoding]\nactors = 0\n")
     return ["--profile", str(profile)]
 
 

@@ -60,7 +60,7 @@ def without_ray(monkeypatch):
 def test_an_address_of_ray_client_is_refused_with_what_to_use(address):
     with (
         pytest.raises(UserError, match=r"is not for a run.*--address auto.*cong submit with"),
-        connected(Resources(name="x", address=address)),
+        connected(Resources(name="x").changed(address=address)),
     ):
         pass
 
@@ -68,7 +68,10 @@ def test_an_address_of_ray_client_is_refused_with_what_to_use(address):
 @pytest.mark.usefixtures("without_ray")
 def test_the_environments_address_of_ray_client_is_refused_too(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    with pytest.raises(UserError, match="ray:// is not for a run"), connected(Resources(name="x", address="auto")):
+    with (
+        pytest.raises(UserError, match="ray:// is not for a run"),
+        connected(Resources(name="x").changed(address="auto")),
+    ):
         pass
 
 

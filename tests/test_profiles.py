@@ -25,7 +25,9 @@ from cong.scales import ARMORM, CHECKPOINTS, scale
 from cong.synthetic.models import architecture as tiny_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
-GPU_PROFILES = [path.stem for path in sorted(PROFILES.glob("*.toml")) if load_profile(path.stem).device == "cuda"]
+GPU_PROFILES = [
+    path.stem for path in sorted(PROFILES.glob("*.toml")) if load_profile(path.stem).hardware.device == "cuda"
+]
 
 
 def test_the_numbers_of_a_checkpoint_come_from_its_own_configuration(tmp_path):
@@ -64,12 +66,12 @@ def test_every_gpu_profile_holds_every_stage_of_the_paper():
     stages = paper_stages()
     for name in GPU_PROFILES:
         resources = load_profile(name)
-        assert resources.gpu_memory_gb is not None
+        assert resources.hardware.gpu_memory_gb is not None
         check_fits(stages, resources)
         for stage in stages:
             demand, need = stage.demand(resources), stage.memory(resources)
             assert (demand.gpus > 0) == (need is not None), stage.title
-            assert demand.gpus in (0, resources.actors, resources.train_workers)
+            assert demand.gpus in (0, resources.decoding.actors, resources.training.workers)
     assert {"l40x4", "h100x8", "h100x32", "h200x8"} == set(GPU_PROFILES)
 
 
@@ -79,18 +81,18 @@ def test_the_readme_states_the_fullest_gpu_of_every_profile():
         resources = load_profile(name)
         needs = [need.total for stage in stages if (need := stage.memory(resources)) is not None]
         (row,) = re.findall(rf"^\| `{name}` \|.*$", readme, re.MULTILINE)
-        assert row.endswith(f"| {max(needs) / GB:.1f} of {resources.gpu_memory_gb:g} GB |")
+        assert row.endswith(f"| {max(needs) / GB:.1f} of {resources.hardware.gpu_memory_gb:g} GB |")
 
 
 def test_a_stage_that_cannot_fit_is_named_with_what_it_needs_and_what_to_do():
-    resources = dataclasses.replace(load_profile("l40x4"), sizes=(), deepspeed="zero3")
+    resources = dataclasses.replace(load_profile("l40x4").changed(deepspeed="zero3"), sizes=())
     with pytest.raises(UserError) as refused:
         check_fits([stage for stage in paper_stages() if stage.name == "SFT"], resources)
     # 14.77 billion parameters at 16 bytes, shared out among four workers, are 59.1 GB.
     assert re.fullmatch(
         r"profile l40x4: SFT\(lr=1e-05\) needs 6\d\.\d GB in each process "
         r"\(weights 7\.4, states 51\.7, working \d\.\d\); of a GPU of 48 GB 43\.2 can be used: "
-        r"choose more train_workers, .*smaller micro_batch",
+        r"choose more workers, .*smaller micro_batch",
         str(refused.value),
     )
 
@@ -98,27 +100,27 @@ def test_a_stage_that_cannot_fit_is_named_with_what_it_needs_and_what_to_do():
 def test_slots_auto_takes_what_fits_and_is_refused_when_no_slot_does():
     t = methods.transition("qwen", weak="7B", strong="14B", scale=scale("paper"))
     stage = t.contrast(t.prompts, alpha=0.5)
-    auto = Resources(name="auto", device="cuda", dtype="bfloat16", slots="auto", gpu_memory_gb=48)
+    auto = Resources(name="auto").changed(device="cuda", dtype="bfloat16", slots="auto", gpu_memory_gb=48)
     need = stage.memory(auto)
     assert need is not None
-    one = stage.memory(dataclasses.replace(auto, slots=1))
+    one = stage.memory(auto.changed(slots=1))
     assert one is not None
     assert 43.2 - 2 * one.cache / GB < need.total / GB <= 43.2
     with pytest.raises(UserError, match=r"needs 3[0-9.]+ GB in each process .*choose fewer slots"):
-        check_fits([stage], dataclasses.replace(auto, gpu_memory_gb=24))
+        check_fits([stage], auto.changed(gpu_memory_gb=24))
 
 
 def test_a_profile_says_what_smaller_models_are_run_with(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
-        "slots = 8\nmicro_batch = 1\n[[sizes]]\nup_to_parameters = 2e9\nslots = 64\n"
+        "[decoding]\nslots = 8\n[training]\nmicro_batch = 1\n[[sizes]]\nup_to_parameters = 2e9\nslots = 64\n"
         "[[sizes]]\nup_to_parameters = 4e9\nslots = 32\nmicro_batch = 2\n"
     )
     resources = load_profile(str(path))
-    assert [resources.for_size(count).slots for count in (1e9, 2e9, 3e9, 5e9, None)] == [64, 64, 32, 8, 8]
-    assert [resources.for_size(count).micro_batch for count in (1e9, 3e9)] == [1, 2]
+    assert [resources.for_size(count).decoding.slots for count in (1e9, 2e9, 3e9, 5e9, None)] == [64, 64, 32, 8, 8]
+    assert [resources.for_size(count).training.micro_batch for count in (1e9, 3e9)] == [1, 2]
     chosen = load_profile(str(path), slots=3)
-    assert [chosen.for_size(count).slots for count in (1e9, 5e9)] == [3, 3]
+    assert [chosen.for_size(count).decoding.slots for count in (1e9, 5e9)] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -147,17 +149,17 @@ class Sized(Stage):
         return self.count
 
     def run(self, ctx):
-        ctx.summary(slots=ctx.resources.slots)
+        ctx.summary(slots=ctx.resources.decoding.slots)
 
 
 def test_a_running_stage_is_given_the_settings_for_its_size_and_its_record_says_so(tmp_path):
     store, small = Store(tmp_path), SizeSettings(up_to_parameters=1e9, slots=7)
-    resources = Resources(name="sized", ray=False, actors=0, slots=3, sizes=(small,))
+    resources = Resources(name="sized", sizes=(small,)).changed(ray=False, actors=0, slots=3)
     stages = {str(count): Sized(count=count) for count in (10**6, 10**10)}
     Runner(store=store, resources=resources).run(make_plan(stages, store))
     records = [store.record(stage) for stage in stages.values()]
     assert [record["results"]["slots"] for record in records] == [7, 3]
-    assert [record["resources"]["slots"] for record in records] == [7, 3]
+    assert [record["resources"]["decoding"]["slots"] for record in records] == [7, 3]
 
 
 def test_the_settings_for_a_size_change_no_fingerprint():
@@ -165,7 +167,7 @@ def test_the_settings_for_a_size_change_no_fingerprint():
     stage = methods.cong_s(t, alpha=0.4)
     small = SizeSettings(up_to_parameters=1e9, micro_batch=8)
     before = stage.fingerprint
-    assert stage.execution(Resources(name="a", sizes=(small,))).micro_batch == 8
+    assert stage.execution(Resources(name="a", sizes=(small,))).training.micro_batch == 8
     assert dataclasses.replace(stage).fingerprint == before
 
 

@@ -108,7 +108,7 @@ def test_decoding_is_reckoned_in_bytes_read() -> None:
     t = methods.transition("qwen", weak="3B", strong="7B", scale=scale("paper"))
     prompts = HubPrompts(repo="HuggingFaceH4/ultrafeedback_binarized", revision="0" * 40, split="test_prefs", count=80)
     stage, resources = t.generate(t.strong, prompts), load_profile("h200x8")
-    slots = stage.execution(resources).rows_at_a_time
+    slots = stage.execution(resources).decoding.rows_at_a_time
     per_step = 2 * 7_615_616_512 + slots * 400 * 57_344
     reading = 80 * 400 / slots * per_step / (0.5 * 4800e9)
     prefill = 2 * 7_615_616_512 * 80 * 200 / (0.4 * 989e12)
@@ -203,7 +203,7 @@ def test_the_reproduction_has_a_page_per_part_and_calls_simulated_raters_so(tmp_
         name="reproduce-tiny",
         experiment=experiment,
         cells=cells,
-        scale="tiny",
+        scale=scale("tiny"),
         settings={},
         grid={},
         resources=INLINE,

@@ -28,7 +28,7 @@ def experiment(directory: Path, *, title: str) -> Path:
 
 
 def prepared(path: Path, store: Store) -> Job:
-    inline = Resources(name="inline", ray=False, actors=0)
+    inline = Resources(name="inline").changed(ray=False, actors=0)
     return prepare(path, scale="tiny", assignments=[], resources=inline, store=store)
 
 

@@ -16,7 +16,7 @@ from cong.graph.resources import Resources
 from cong.graph.runner import Runner, StageFailed, _Schedule, room
 
 GROWING = Capacity(nodes=(Demand(cpus=2),), grows=True)
-RAY = Resources(name="ray", cpus=2)
+RAY = Resources(name="ray").changed(cpus=2)
 
 
 class RayTaskError(Exception):

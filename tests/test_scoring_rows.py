@@ -37,7 +37,9 @@ def models(tmp_path_factory):
 
 def decode(post, pre=None, *, count=40, backend: Literal["slots", "transformers"] = "slots"):
     resources = (
-        spoken.INLINE if backend == "slots" else spoken.Resources(name="t", ray=False, actors=0, backend=backend)
+        spoken.INLINE
+        if backend == "slots"
+        else spoken.Resources(name="t").changed(ray=False, actors=0, backend=backend)
     )
     decoder = Decoder(DecodeJob(post=post, pre=pre, settings=SETTINGS, resources=resources))
     rows = [

@@ -46,7 +46,7 @@ def search(**more):
 
 def job_of(experiment, store, **settings):
     plan = make_plan({}, store)
-    given = {"cells": [], "scale": "tiny", "settings": settings, "grid": {}, "resources": INLINE}
+    given = {"cells": [], "scale": scale("tiny"), "settings": settings, "grid": {}, "resources": INLINE}
     return Job(name="product-tiny", experiment=experiment, store=store, plan=plan, **given)
 
 

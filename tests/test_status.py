@@ -19,7 +19,7 @@ from cong.run.job import Job, prepare
 from cong.run.records import recorded
 
 EXPERIMENT = ROOT / "tests" / "numbers_experiment.py"
-INLINE = "ray = false\nactors = 0\n"
+INLINE = "[cluster]\nray = false\n[decoding]\nactors = 0\n"
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from cong.run.sweep import Sweep, concurrency, split
 from cong.tracking import PARENT, tracking_uri
 
 BOWL = Path(__file__).parent / "sweeping.py"
-RAY = Resources(name="ray", cpus=2)
+RAY = Resources(name="ray").changed(cpus=2)
 TWO_CPUS = Capacity(nodes=(Demand(cpus=2),))
 GRID = ("alpha=0,0.5,1", "beta=0.1,0.5")
 

@@ -142,7 +142,7 @@ def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
 def test_a_global_batch_that_does_not_divide_is_refused_before_anything_starts(tmp_path: Path) -> None:
     stage = sft(tmp_path, global_batch_size=8)
     with pytest.raises(ValueError, match="global_batch_size = 8 is not a multiple of 6"):
-        run(stage, tmp_path / "store", micro_batch=3, train_workers=2)
+        run(stage, tmp_path / "store", micro_batch=3, workers=2)
     with pytest.raises(ValueError, match="micro_batch"):
         stage.demand(resources(micro_batch=16))
 

@@ -10,7 +10,7 @@ import pytest
 from test_training_resume import wait_for_step
 from test_training_tiny import dpo, losses, run, sft, summary
 
-ZERO3 = {"train_workers": 2, "deepspeed": "zero3", "micro_batch": 2}
+ZERO3 = {"workers": 2, "deepspeed": "zero3", "micro_batch": 2}
 
 
 @pytest.mark.usefixtures("ray_of_two_cpus")

@@ -49,11 +49,11 @@ def test_rows_of_a_step_are_sorted_by_length_and_their_set_does_not_depend_on_it
 
 
 def test_accumulation_makes_up_the_global_batch() -> None:
-    assert accumulation_steps(global_batch_size=64, resources=resources(train_workers=4, micro_batch=2)) == 8
+    assert accumulation_steps(global_batch_size=64, resources=resources(workers=4, micro_batch=2)) == 8
     with pytest.raises(
         ValueError, match=r"global_batch_size = 64 is not a multiple of 12 = 4 worker\(s\) x micro_batch 3"
     ):
-        accumulation_steps(global_batch_size=64, resources=resources(train_workers=4, micro_batch=3))
+        accumulation_steps(global_batch_size=64, resources=resources(workers=4, micro_batch=3))
 
 
 def test_sft_tokens_and_labels_equal_trls_own_preparation(tokenizer, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ PROMPTS = SyntheticPrompts(world=small.WORLD, split="heldout", count=2, seed=0)
 
 
 def resources(**settings: Any) -> Resources:
-    return Resources(**({"name": "t", "ray": False, "actors": 0} | settings))
+    return Resources(name="t").changed(**({"ray": False, "actors": 0} | settings))
 
 
 @pytest.fixture
@@ -267,10 +267,10 @@ def test_tensor_parallelism_divides_weights_and_caches(tmp_path):
 def test_a_profile_names_backend_and_tensor_parallelism_for_each_size(tmp_path):
     profile = tmp_path / "wide.toml"
     profile.write_text(
-        'backend = "auto"\ntensor_parallel = 2\n[[sizes]]\nup_to_parameters = 1e9\ntensor_parallel = 1\n'
+        '[decoding]\nbackend = "auto"\ntensor_parallel = 2\n[[sizes]]\nup_to_parameters = 1e9\ntensor_parallel = 1\n'
     )
     loaded = load_profile(str(profile))
-    assert (loaded.backend, loaded.tensor_parallel) == ("auto", 2)
-    assert loaded.for_size(1e8).tensor_parallel == 1
+    assert (loaded.decoding.backend, loaded.decoding.tensor_parallel) == ("auto", 2)
+    assert loaded.for_size(1e8).decoding.tensor_parallel == 1
     with pytest.raises(UserError, match="backend = 'sglang' is not one of auto, slots, transformers, vllm"):
         load_profile(str(profile), backend="sglang")

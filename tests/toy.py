@@ -14,7 +14,7 @@ from cong.graph.runner import Runner
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
 
-INLINE = Resources(name="inline", ray=False, actors=0)
+INLINE = Resources(name="inline").changed(ray=False, actors=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def _device(resources: Resources) -> Finding:
     found = (
         ", ".join(torch.cuda.get_device_name(index) for index in range(count)) or f"{os.cpu_count()} CPUs, no GPU here"
     )
-    missing = resources.device == "cuda" and count == 0 and resources.address is None
+    missing = resources.hardware.device == "cuda" and count == 0 and resources.cluster.address is None
     advice = (
         f"; profile {resources.name} wants GPUs: use a CPU profile or give --address of a cluster" if missing else ""
     )
@@ -94,7 +94,7 @@ def _ray(resources: Resources) -> Finding:
     from cong.graph.cluster import connected
 
     with connected(resources) as capacity:
-        where = resources.address or "started here"
+        where = resources.cluster.address or "started here"
         return Finding(name="cluster", good=True, text=f"{where}: {capacity}")
 
 

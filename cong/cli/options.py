@@ -1,6 +1,5 @@
 """What several commands are told: the options of a run, and how they become a job."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
     from cong.run.job import Job
 
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
-ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU) or paper.")]
+ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU), paper, or a .py file.")]
 Profile = Annotated[str, typer.Option("--profile", help="Name in cong/profiles, or a .toml file.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
 Grid = Annotated[
@@ -66,7 +65,7 @@ def prepare(
         scale=scale,
         assignments=settings or [],
         grid=tuple(grid or ()),
-        resources=resources if found.shared else replace(resources, one_node=True),
+        resources=resources if found.shared else resources.changed(one_node=True),
         store=found,
         force=tuple(force or ()),
         own_grid=own_grid,

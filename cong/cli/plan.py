@@ -10,7 +10,6 @@ from cong.graph.stage import Stage
 from cong.run.checks import check_resources
 from cong.run.job import Job
 from cong.run.workload import assumptions, by_kind, reckon
-from cong.scales import scale
 
 
 def show(job: Job) -> None:
@@ -41,7 +40,7 @@ def _totals(plan: Plan, job: Job) -> None:
     if plan.todo:
         print(f"largest stage needs {plan.peak(job.resources)}; profile {job.resources.name}")
         _needs(plan, job.resources)
-        if scale(job.scale).gpu:
+        if job.scale.gpu:
             _hours(plan, job.resources)
             for line in job.experiment.remarks(job.cells, job.resources):
                 print(line)
@@ -71,7 +70,7 @@ def _needs(plan: Plan, resources: Resources) -> None:
     if largest:
         print("\nmemory of one process, reckoned")
     for name, (need, demand) in largest.items():
-        has = f" of {resources.gpu_memory_gb:g}" if resources.gpu_memory_gb else ""
+        has = f" of {resources.hardware.gpu_memory_gb:g}" if resources.hardware.gpu_memory_gb else ""
         beside = f", {need.host / GB:.1f} GB of main memory" if need.host else ""
         parts = f"  ({need.parts})" if need.parts else ""
         print(f"  {name:<20} {demand!s:<15} {need.total / GB:>6.1f}{has} GB{beside}{parts}")

@@ -9,11 +9,11 @@ same ones. Text of another family is tokenized, and ends with the token that clo
 Neither prompts nor responses are stripped.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cong.data.conversations import conversation
 from cong.data.rows import Row, chat_prompt_ids
 from cong.models.chat import encode_chat
 
@@ -26,8 +26,7 @@ TOKENS, STOP_TOKEN = "response_token_ids", "stop_token_id"
 
 def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", row: Row) -> tuple[int, ...]:
     """Return the tokens of a row's chat, or of its one user turn, up to where the assistant begins."""
-    messages = json.loads(row["messages"]) if row.get("messages") else row["prompt"]
-    return chat_prompt_ids(tokenizer, messages)
+    return chat_prompt_ids(tokenizer, conversation(row))
 
 
 def response_text(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from cong.data.rows import Row, check_failures, read_rows, write_rows
+from cong.data.rows import Row, as_table, check_failures, read_rows, write_rows
 from cong.errors import UserError
 from cong.graph.cluster import this_node
 from cong.graph.resources import Resources
@@ -95,23 +95,22 @@ def _compute(make_worker: Callable[[], Worker], parts: Path, missing: list[Row],
     if not resources.uses_actors:
         Actor(make_worker, parts).compute(missing)
         return
-    import pyarrow as pa
     import ray.data
 
     # The stage reports its own progress, and what an actor raises is raised here.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # One block is what an actor computes at a stretch: long enough to keep its slots full, short enough to share out.
-    slots = resources.rows_at_a_time
-    size = max(slots, min(8 * slots, -(-len(missing) // resources.actors)))
-    blocks = [pa.Table.from_pylist(missing[start : start + size]) for start in range(0, len(missing), size)]
-    beside: dict[str, Any] = {"resources": this_node()} if resources.one_node else {}
+    slots = resources.decoding.rows_at_a_time
+    size = max(slots, min(8 * slots, -(-len(missing) // resources.decoding.actors)))
+    blocks = [as_table(missing[start : start + size]) for start in range(0, len(missing), size)]
+    beside: dict[str, Any] = {"resources": this_node()} if resources.cluster.one_node else {}
     dataset = ray.data.from_arrow(blocks).map_batches(
         Actor,
         fn_constructor_args=(make_worker, parts),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(resources.actors, len(blocks))),
+        compute=ray.data.ActorPoolStrategy(size=min(resources.decoding.actors, len(blocks))),
         num_cpus=resources.actor_demand.cpus,
         num_gpus=resources.actor_demand.gpus,
         **beside,

@@ -1,17 +1,19 @@
 """Stages that yield prompts: of a file, of a dataset on the Hugging Face hub, or the first of another source.
 
-Each writes `prompts.parquet` with the columns `prompt_id` (unique) and `prompt` (one user turn), and `reference` where
-responses are checked against one: a final answer, or tests.
+Each writes `prompts.parquet` with the columns `prompt_id` (unique), `prompt` (the last user turn), `messages` (all
+turns, where there are more) and `reference` where responses are checked against one: a final answer, or tests.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from cong.data.jsonlines import lone_surrogate, numbered_lines, parse_object
-from cong.data.rows import PROMPTS, Row, check_prompts, read_rows, write_rows
+from cong.data.conversations import prompt_row, read_conversation
+from cong.data.jsonlines import numbered_lines, parse_object
+from cong.data.rows import PROMPTS, REFERENCE, Row, check_prompts, read_rows, write_rows
 from cong.errors import UserError
 from cong.graph.stage import Context, Stage
 from cong.models import check_hub, hub_dir
@@ -59,6 +61,33 @@ class LocalFile:
                 raise UserError(f"{self.path}: line {number} has no {missing[0]!r}")
             yield number, row
 
+    def records(self) -> Iterator[tuple[str, Row]]:
+        """Yield the objects of a .jsonl, .json or .parquet file with their places, such as "line 3"."""
+        if self.path.endswith(".parquet"):
+            yield from ((f"row {number}", row) for number, row in enumerate(self._parquet_rows(), start=1))
+        elif self.path.endswith(".json"):
+            yield from ((f"entry {number}", row) for number, row in enumerate(self._json_rows(), start=1))
+        else:
+            yield from ((f"line {number}", row) for number, row in self.rows(names=()))
+
+    def _parquet_rows(self) -> list[Row]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.read_table(pa.BufferReader(self.read())).to_pylist()
+        except pa.ArrowException as error:
+            raise UserError(f"{self.path} is no Parquet file: {str(error).splitlines()[0]}") from error
+
+    def _json_rows(self) -> list[Row]:
+        try:
+            entries = json.loads(self.text())
+        except ValueError as error:
+            raise UserError(f"{self.path} is no JSON: {error}") from error
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(f"{self.path} is no list of JSON objects")
+        return entries
+
     def text(self) -> str:
         """Return the content as text; raise `UserError` when it is none."""
         try:
@@ -76,11 +105,14 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFile(Stage):
-    """Prompts of a JSON Lines file with `prompt_id` (a text or a whole number) and `prompt` in each line.
+    """The prompts of a file, in any of the forms of `cong.data.conversations`.
 
-    A prompt is decoded as it is written: white space at its ends stays, unless the chat template takes it away.
+    `prompt_id` (a text or a whole number) stays where there is one; otherwise it is a digest of the prompt, and a
+    prompt that comes again is left out. System turns, earlier turns and a column `reference` stay. A prompt is decoded
+    as it is written: white space at its ends stays, unless the chat template takes it away.
     """
 
+    VERSION = 2
     file: LocalFile
 
     def check(self) -> None:
@@ -92,21 +124,36 @@ class PromptFile(Stage):
         ctx.summary(prompts=len(rows))
 
     def _rows(self) -> list[Row]:
-        rows = []
-        for number, row in self.file.rows(names=("prompt_id", "prompt")):
-            prompt_id = row["prompt_id"]
-            if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
-                prompt_id = str(prompt_id)
-            if half := lone_surrogate(row):
-                raise UserError(f"{self.file.path}: line {number} holds half of a character, {half}")
-            rows.append({"prompt_id": prompt_id, "prompt": row["prompt"]})
-        check_prompts(rows, source=self.file.path)
-        return rows
+        rows: dict[str, Row] = {}
+        for place, record in self.file.records():
+            row = _file_row(record, where=f"{self.file.path}: {place}")
+            if row["prompt_id"] not in rows:
+                rows[row["prompt_id"]] = row
+            elif record.get("prompt_id") not in (None, ""):
+                raise UserError(f"{self.file.path}: {place}: prompt_id {row['prompt_id']!r} is not unique")
+        found = list(rows.values())
+        check_prompts(found, source=self.file.path)
+        return found
+
+
+def _file_row(record: Row, *, where: str) -> Row:
+    try:
+        turns = read_conversation(record)
+    except ValueError as error:
+        raise UserError(f"{where} {error}") from error
+    prompt_id = record.get("prompt_id")
+    if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
+        prompt_id = str(prompt_id)
+    reference = {REFERENCE: record[REFERENCE]} if record.get(REFERENCE) is not None else {}
+    return prompt_row(turns, prompt_id=prompt_id or None) | reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubPrompts(Stage):
-    """The unique prompts of a hub dataset, from its column `prompt`; the id is a digest of the text."""
+    """The unique prompts of a hub dataset, in any of the forms of `cong.data.conversations`; the id is a digest.
+
+    Rows without a prompt are left out.
+    """
 
     repo: str
     revision: str
@@ -120,12 +167,28 @@ class HubPrompts(Stage):
         check_hub(self.repo, self.revision, kind="dataset")
 
     def run(self, ctx: Context) -> None:
-        import datasets
-
-        directory = hub_dir(self.repo, self.revision, kind="dataset")
-        texts = dict.fromkeys(datasets.load_dataset(str(directory), split=self.split)["prompt"])
-        ids = ({"prompt_id": hashlib.sha256(text.encode()).hexdigest()[:16], "prompt": text} for text in texts)
-        rows = [row for row in ids if row["prompt"].strip()][: self.count]
+        rows = list(unique_prompts(hub_records(self.repo, self.revision, self.split)))[: self.count]
         check_prompts(rows, source=self.title)
         write_rows(ctx.out / PROMPTS, rows)
         ctx.summary(prompts=len(rows))
+
+
+def hub_records(repo: str, revision: str, split: str) -> Iterable[Row]:
+    """Return the rows of a split of a hub dataset at a commit."""
+    import datasets
+
+    directory = hub_dir(repo, revision, kind="dataset")
+    return cast(Iterable[Row], datasets.load_dataset(str(directory), split=split))
+
+
+def unique_prompts(records: Iterable[Row]) -> Iterator[Row]:
+    """Yield every prompt once."""
+    seen: set[str] = set()
+    for record in records:
+        try:
+            row = prompt_row(read_conversation(record))
+        except ValueError:
+            continue  # Public datasets have rows without text.
+        if row["prompt_id"] not in seen:
+            seen.add(row["prompt_id"])
+            yield row

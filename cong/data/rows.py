@@ -14,6 +14,7 @@ from cong.errors import UserError
 from cong.models.chat import encode_chat
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
 PROMPTS = "prompts.parquet"
@@ -26,13 +27,15 @@ REFERENCE = "reference"
 Row = dict[str, Any]
 
 
-def read_rows(path: Path, *, columns: Sequence[str] | None = None, limit: int | None = None) -> list[Row]:
-    """Return the rows of a Parquet file, or the first `limit` of them."""
+def read_rows(
+    path: Path, *, columns: Sequence[str] | None = None, optional: Sequence[str] = (), limit: int | None = None
+) -> list[Row]:
+    """Return the rows of a Parquet file, or the first `limit` of them; of `optional` columns those that it has."""
     import pyarrow.parquet as pq
 
     # One file, not a dataset: a directory named `alpha=0.3-...` would otherwise be read as a partition column.
     with pq.ParquetFile(path) as file:
-        chosen = list(columns) if columns else None
+        chosen = [*columns, *(name for name in optional if name in file.schema_arrow.names)] if columns else None
         if limit is None:
             return file.read(columns=chosen).to_pylist()
         first = next(file.iter_batches(batch_size=limit, columns=chosen), None)
@@ -41,13 +44,20 @@ def read_rows(path: Path, *, columns: Sequence[str] | None = None, limit: int | 
 
 def write_rows(path: Path, rows: Sequence[Row], *, notes: dict[str, str] | None = None) -> None:
     """Write rows to a Parquet file that appears whole or not at all; `notes` go into the metadata of its schema."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    table = pa.Table.from_pylist(list(rows)).replace_schema_metadata(notes)
-    pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(as_table(rows).replace_schema_metadata(notes), temporary, compression="zstd")
     os.replace(temporary, path)
+
+
+def as_table(rows: Sequence[Row]) -> "pa.Table":
+    """Return rows as an Arrow table of all columns that any of them has."""
+    import pyarrow as pa
+
+    # `Table.from_pylist` would take the columns of the first row, and drop what only later ones have.
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
 
 
 def by_prompt(rows: Iterable[Row]) -> dict[str, Row]:

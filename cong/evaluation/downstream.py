@@ -112,7 +112,7 @@ class Downstream(Stage):
             _check_names(self.tasks, self.source)
 
     def demand(self, resources: Resources) -> Demand:
-        return Demand(cpus=resources.threads, gpus=resources.gpus_per_process)
+        return Demand(cpus=resources.hardware.threads, gpus=resources.hardware.gpus_per_process)
 
     def parameters(self) -> int | None:
         return largest(self.model)
@@ -122,7 +122,7 @@ class Downstream(Stage):
         if known is None:
             return None
         longest = context_tokens([known], new_tokens=_ANSWER_TOKENS)
-        return scoring([known], tokens=BATCH * longest, longest=longest, itemsize=resources.itemsize)
+        return scoring([known], tokens=BATCH * longest, longest=longest, itemsize=resources.hardware.itemsize)
 
     def run(self, ctx: Context) -> None:
         found = evaluate(
@@ -163,13 +163,13 @@ def evaluate(
     import lm_eval
     import torch
 
-    if resources.device == "cpu":
-        torch.set_num_threads(resources.threads)
+    if resources.hardware.device == "cpu":
+        torch.set_num_threads(resources.hardware.threads)
     simple_evaluate: Any = lm_eval.simple_evaluate  # A decorator of theirs hides its parameters.
     found = simple_evaluate(
         model="hf",
         model_args=_loaded(directory, resources) | {"chat_template_args": template_arguments()},
-        device=resources.device,
+        device=resources.hardware.device,
         batch_size=BATCH,
         limit=limit,
         apply_chat_template=chat,
@@ -192,8 +192,8 @@ def _loaded(directory: Path, resources: Resources) -> dict[str, Any]:
 
     from cong.decoding.weights import load_checked
 
-    model = load_checked(AutoModelForCausalLM, directory, dtype=resources.dtype)
-    return {"pretrained": model.to(resources.device).eval(), "tokenizer": load_tokenizer(directory)}
+    model = load_checked(AutoModelForCausalLM, directory, dtype=resources.hardware.dtype)
+    return {"pretrained": model.to(resources.hardware.device).eval(), "tokenizer": load_tokenizer(directory)}
 
 
 def _figure(results: dict[str, dict[str, Any]], task: Task, *, error: bool) -> float:

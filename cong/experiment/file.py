@@ -8,15 +8,11 @@ The keyword arguments of `cells` are the experiment's axes; a dataclass among th
 file is the grid that is run when none is given.
 """
 
-import importlib.util
 import inspect
 import itertools
-import sys
-import traceback
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,11 +24,10 @@ from cong.experiment.signature import arguments, axes_of
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.graph.store import Store
+from cong.graph.userfiles import guarded, load_module
 from cong.scales import Scale
 
 Value = str | int | float
-PREFIX = "cong_experiment_"
-"""What the names of the modules of loaded experiment files begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +147,7 @@ class Experiment:
 
 def load(path: Path) -> Experiment:
     """Import an experiment file; raise `UserError` when it is missing or raises."""
-    if not path.is_file():
-        raise UserError(f"there is no experiment file {path}")
-    spec = importlib.util.spec_from_file_location(f"{PREFIX}{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module
-    guarded(path, lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
+    module = load_module(path, kind="experiment file")
     if not callable(getattr(module, "cells", None)):
         raise UserError(f"{path} has no function `cells(scale, *, axis=default)`")
     return Experiment(path=path, module=module, axes=guarded(path, lambda: axes_of(module.cells)))
@@ -194,19 +182,6 @@ def parse(text: str, annotation: Any) -> Any:
         return annotation(text)
     except ValueError as error:
         raise ValueError(f"{text!r} is not of type {annotation.__name__}") from error
-
-
-def guarded(path: Path, call: Callable[[], Any]) -> Any:
-    """Call what runs code of an experiment file; raise `UserError` with file and line for whatever it raises."""
-    try:
-        return call()
-    except UserError:
-        raise
-    except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f", line {frames[-1].lineno}" if frames else ""
-        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{path.name}{where}: {what}") from error
 
 
 def _type_name(annotation: Any) -> str:

@@ -15,7 +15,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from cong.errors import UserError
-from cong.experiment.file import Cell, Experiment, guarded, parse
+from cong.experiment.file import Cell, Experiment, parse
+from cong.graph.userfiles import guarded
 from cong.scales import Scale
 
 MOST_VALUES = 10_000

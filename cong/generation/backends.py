@@ -29,9 +29,9 @@ def vllm_installed() -> bool:
 
 def backend_of(resources: Resources, *, adapter: bool = False) -> str:
     """Return the engine that decodes here: "auto" takes vLLM on a GPU where it is installed and can hold the pair."""
-    if resources.backend != "auto":
-        return resources.backend
-    return "vllm" if resources.device == "cuda" and vllm_installed() and not adapter else "slots"
+    if resources.decoding.backend != "auto":
+        return resources.decoding.backend
+    return "vllm" if resources.hardware.device == "cuda" and vllm_installed() and not adapter else "slots"
 
 
 def backend_note(resources: Resources, *, adapter: bool = False) -> str:
@@ -64,8 +64,8 @@ def make_engine(
 
     from cong.decoding import Decoding
 
-    if resources.device == "cpu":
-        torch.set_num_threads(resources.threads)
+    if resources.hardware.device == "cpu":
+        torch.set_num_threads(resources.hardware.threads)
     adapter = LocalModel(path=str(post)).is_adapter
     check_backend(resources, adapter=adapter)
     tokenizers = load_tokenizers(post, pre)
@@ -85,14 +85,14 @@ def _models(post: Path, pre: Path | None, resources: Resources) -> dict[str, Any
 def _slots(post: Path, pre: Path | None, resources: Resources, parts: dict[str, Any]) -> Any:
     from cong.decoding import SlotEngine
 
-    slots = None if resources.slots == "auto" else resources.slots
-    return SlotEngine(**_models(post, pre, resources), **parts, slots=slots, cuda_graphs=resources.cuda_graphs)
+    slots = None if resources.decoding.slots == "auto" else resources.decoding.slots
+    return SlotEngine(**_models(post, pre, resources), **parts, slots=slots, cuda_graphs=resources.decoding.cuda_graphs)
 
 
 def _transformers(post: Path, pre: Path | None, resources: Resources, parts: dict[str, Any]) -> Any:
     from cong.decoding import GenerateEngine
 
-    return GenerateEngine(**_models(post, pre, resources), **parts, batch_size=resources.rows_at_a_time)
+    return GenerateEngine(**_models(post, pre, resources), **parts, batch_size=resources.decoding.rows_at_a_time)
 
 
 def _vllm(post: Path, pre: Path | None, resources: Resources, parts: dict[str, Any]) -> Any:
@@ -102,12 +102,12 @@ def _vllm(post: Path, pre: Path | None, resources: Resources, parts: dict[str, A
         post=post,
         pre=pre,
         **parts,
-        slots=resources.rows_at_a_time,
-        dtype=resources.dtype,
-        device=resources.device,
-        tensor_parallel=resources.tensor_parallel,
+        slots=resources.decoding.rows_at_a_time,
+        dtype=resources.hardware.dtype,
+        device=resources.hardware.device,
+        tensor_parallel=resources.decoding.tensor_parallel,
         # Compilation pays for itself on a GPU; on a CPU it takes longer than most decodings.
-        eager=resources.device == "cpu",
+        eager=resources.hardware.device == "cpu",
     )
 
 

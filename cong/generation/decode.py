@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cong.data import REFERENCE, RESPONSES, Row, write_rows
+from cong.data import RESPONSES, Row, write_rows
+from cong.data.conversations import CARRIED
 from cong.data.formatting import STOP_TOKEN, TOKENS, prompt_tokens, response_text
 from cong.data.map_rows import map_rows
 from cong.generation.backends import backend_note, make_engine
@@ -90,5 +91,5 @@ class Decoder:
             "logprob_pre": pre,
             "implicit_reward": None if pre is None else post - pre,
             "error": completion.error,
-            **{name: row[name] for name in (REFERENCE,) if name in row},
+            **{name: row[name] for name in CARRIED if name in row},
         }

@@ -106,7 +106,14 @@ def _check_settings(settings: dict[str, Any]) -> None:
 def _claim(work: Path, job: FileJob) -> None:
     """Make the working directory, or find that it belongs to this very decoding."""
     identity = fingerprint(
-        [job.settings, list(job.alphas), job.seed, job.resources.dtype, *_models(job), source_identity(job.prompts)]
+        [
+            job.settings,
+            list(job.alphas),
+            job.seed,
+            job.resources.hardware.dtype,
+            *_models(job),
+            source_identity(job.prompts),
+        ]
     )
     note = work / "decoding.json"
     if note.exists() and json.loads(note.read_text())["fingerprint"] != identity:

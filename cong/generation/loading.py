@@ -48,5 +48,5 @@ def load_models(post: Path, pre: Path | None, resources: Resources) -> list[Any]
     """Return pi_r, and pi_ref where there is one, on the device; raise `UserError` when their weights do not fit."""
     from cong.decoding import load_model, load_pair
 
-    load = {"dtype": resources.dtype, "device": resources.device}
+    load = {"dtype": resources.hardware.dtype, "device": resources.hardware.device}
     return [load_model(post, **load)] if pre is None else list(load_pair(post=post, pre=pre, **load))

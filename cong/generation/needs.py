@@ -23,15 +23,15 @@ def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Reso
     known = architectures_of(without_adapter(models))
     if known is None:
         return None
-    load = {"new_tokens": new_tokens, "itemsize": resources.itemsize}
+    load = {"new_tokens": new_tokens, "itemsize": resources.hardware.itemsize}
     shared = is_adapter(models[0])
-    slots = resources.slots
+    slots = resources.decoding.slots
     if slots == "auto":
         slots = memory.CPU_SLOTS
-        if resources.gpu_memory_gb is not None:
+        if resources.hardware.gpu_memory_gb is not None:
             empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
-            usable = memory.USABLE_GPU * resources.tensor_parallel * resources.gpu_memory_gb * GB
+            usable = memory.USABLE_GPU * resources.decoding.tensor_parallel * resources.hardware.gpu_memory_gb * GB
             tokens = memory.context_tokens(known, new_tokens=new_tokens)
             free = usable - empty.weights - empty.working
             slots = memory.slots_in(known, tokens=tokens, free_bytes=free, **load)
-    return memory.decoding(known, slots=slots, shared=shared, **load).over(resources.tensor_parallel)
+    return memory.decoding(known, slots=slots, shared=shared, **load).over(resources.decoding.tensor_parallel)

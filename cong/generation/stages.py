@@ -9,7 +9,8 @@ Prompts and responses are not stripped.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cong.data import PROMPTS, REFERENCE, Row, read_rows, row_seed
+from cong.data import PROMPTS, Row, read_rows, row_seed
+from cong.data.conversations import CARRIED
 from cong.generation.backends import check_backend
 from cong.generation.decode import DecodeJob, decode_stage
 from cong.generation.needs import decoding_need, is_adapter, without_adapter
@@ -178,7 +179,7 @@ def request_rows(prompts: list[Row], *, samples: int, seed: int, alpha: float = 
             "sample": sample,
             "alpha": alpha,
             "seed": row_seed(seed=seed, prompt_id=row["prompt_id"], sample=sample),
-            **{name: row[name] for name in (REFERENCE,) if name in row},
+            **{name: row[name] for name in CARRIED if name in row},
         }
         for row in prompts
         for sample in range(samples)

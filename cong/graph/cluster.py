@@ -83,24 +83,28 @@ def node_with_room(demand: Demand) -> Any:
 
 
 def _connect(resources: Resources) -> None:
-    if resources.address:
+    if resources.cluster.address:
         # "auto" takes what this variable names first.
-        named = os.environ.get("RAY_ADDRESS") if resources.address == "auto" else None
-        _check_answers(named or resources.address)
+        named = os.environ.get("RAY_ADDRESS") if resources.cluster.address == "auto" else None
+        _check_answers(named or resources.cluster.address)
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     # Without "local", Ray would look for another Ray on this machine, and want to be told no number of CPUs.
-    local = {"address": "local", "num_cpus": resources.cpus}
-    where: dict[str, Any] = {"address": resources.address} if resources.address else local
+    local = {"address": "local", "num_cpus": resources.cluster.cpus}
+    where: dict[str, Any] = {"address": resources.cluster.address} if resources.cluster.address else local
     # The workers of a Ray that is started here inherit this process's environment.
-    inherited = contextlib.nullcontext() if resources.address else stage_environment(further=resources.let_through)
+    inherited = (
+        contextlib.nullcontext()
+        if resources.cluster.address
+        else stage_environment(further=resources.cluster.let_through)
+    )
     try:
         with inherited:
-            ray.init(**where, include_dashboard=False if not resources.address else None,
+            ray.init(**where, include_dashboard=False if not resources.cluster.address else None,
                      log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     except Exception as error:
-        raise UserError(explain(error, resources.address)) from error
+        raise UserError(explain(error, resources.cluster.address)) from error
 
 
 def _check_answers(address: str) -> None:

@@ -61,7 +61,7 @@ def execute(task: Assignment) -> str:
         context.progress_path.unlink(missing_ok=True)
         (directory / FAILURE).unlink(missing_ok=True)
         started = time.time()
-        with stage_environment(further=context.resources.let_through):
+        with stage_environment(further=context.resources.cluster.let_through):
             stage.run(context)
         context.progress_path.unlink(missing_ok=True)
         held.check()
@@ -91,7 +91,7 @@ def _clear_the_way(task: Assignment, directory: Path) -> None:
 
 def _basis(task: Assignment) -> str:
     """Return what unfinished work stands on beside the fingerprint: the content of the inputs, and the precision."""
-    digest = hashlib.sha256(task.resources.dtype.encode())
+    digest = hashlib.sha256(task.resources.hardware.dtype.encode())
     for stage in task.stage.inputs:
         digest.update((task.store.directory(stage) / SUCCESS).read_bytes())
     return digest.hexdigest()

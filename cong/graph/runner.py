@@ -195,7 +195,7 @@ def _outcome(future: Future[str]) -> tuple[BaseException | None, str | None]:
 @contextlib.contextmanager
 def executor(resources: Resources) -> Iterator[tuple[Start, Capacity]]:
     """Yield what starts a stage, and how much of everything there is."""
-    if not resources.ray:
+    if not resources.cluster.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
         yield _in_this_process, Capacity(nodes=(Demand(cpus=1e9, gpus=1e9),))
         return
@@ -220,7 +220,7 @@ def _in_this_process(task: Assignment) -> "Future[str]":
 
 def _as_ray_task(places: ThreadPoolExecutor, task: Assignment) -> "Future[str]":
     demand = task.stage.demand(task.resources)
-    if not (demand.in_children and task.resources.one_node):
+    if not (demand.in_children and task.resources.cluster.one_node):
         return _started(task, demand, "DEFAULT")
     from cong.graph.cluster import node_with_room
 

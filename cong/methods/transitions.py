@@ -43,8 +43,10 @@ class Transition:
         return self.aligned or self.scale.alignment.stage(model=self.weak, data=self.weak_pairs, seed=self.seed)
 
     @cached_property
-    def weak_pairs(self) -> BestAgainstWorst:
-        """The weak model's own candidates, best against worst by the reward."""
+    def weak_pairs(self) -> Stage:
+        """The weak alignment's pairs: those of the scale, or its own candidates, best against worst by the reward."""
+        if self.scale.preferences is not None:
+            return self.scale.preferences(self.seed)
         scored = Score(responses=self.candidates(self.weak), judge=self.reward)
         return BestAgainstWorst(scored=scored)
 
@@ -96,6 +98,7 @@ def transition(
     """Return the transition between two sizes of a family, or from a size of one family to a size of another."""
     return Transition(
         weak=scale.model(family, weak, seed),
+        aligned=scale.aligned(family, weak, seed),
         strong=scale.model(strong_family or family, strong, seed),
         prompts=scale.prompts(seed),
         heldout=scale.heldout(seed),

@@ -211,15 +211,15 @@ def _forward_bytes(model: Architecture, itemsize: int) -> int:
 
 def check_fits(stages: Iterable["Stage"], resources: "Resources") -> None:
     """Raise `UserError` when one process of a stage needs more than the GPU that the profile states."""
-    if resources.gpu_memory_gb is None:
+    if resources.hardware.gpu_memory_gb is None:
         return
-    usable = USABLE_GPU * resources.gpu_memory_gb
+    usable = USABLE_GPU * resources.hardware.gpu_memory_gb
     for stage in stages:
         need = stage.memory(resources)
         if need is not None and need.total > usable * GB:
             raise UserError(
                 f"profile {resources.name}: {stage.title} needs {need.total / GB:.1f} GB in each process "
-                f"({need.parts}); of a GPU of {resources.gpu_memory_gb:g} GB {usable:.1f} can be used: "
+                f"({need.parts}); of a GPU of {resources.hardware.gpu_memory_gb:g} GB {usable:.1f} can be used: "
                 f"{_advice(need)}"
             )
 
@@ -228,5 +228,5 @@ def _advice(need: Need) -> str:
     if need.cache:
         return "choose fewer slots"
     if need.states:
-        return "choose more train_workers, deepspeed = 'zero3' or 'zero3-offload', or a smaller micro_batch"
+        return "choose more workers, deepspeed = 'zero3' or 'zero3-offload', or a smaller micro_batch"
     return "choose a smaller micro_batch, or a larger GPU"

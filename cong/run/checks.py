@@ -2,14 +2,12 @@
 
 import os
 import sys
-from dataclasses import replace
 
 from cong.errors import UserError
 from cong.graph.plan import check_makers
 from cong.models.memory import check_fits
 from cong.models.mirror import undeclared
 from cong.run.job import Job
-from cong.scales import scale as scale_named
 
 
 def check(job: Job) -> None:
@@ -33,14 +31,14 @@ def check_resources(job: Job) -> None:
 def check_devices(job: Job) -> None:
     """Raise `UserError` when the scale's models need a GPU and the profile has none."""
     # A mirror may hold small stand-ins for the scale's models, and those run anywhere.
-    if job.resources.device == "cuda" or not scale_named(job.scale).gpu or os.environ.get("CONG_MIRROR"):
+    if job.resources.hardware.device == "cuda" or not job.scale.gpu or os.environ.get("CONG_MIRROR"):
         return
-    cuda = replace(job.resources, device="cuda")
+    cuda = job.resources.changed(device="cuda")
     wanting = next((stage for stage in job.plan.todo if stage.demand(cuda).gpus), None)
     if wanting is not None:
         raise UserError(
-            f"{wanting.title} needs a GPU at scale {job.scale}, and profile {job.resources.name} has device = 'cpu': "
-            "choose a profile with GPUs, such as --profile l40x4"
+            f"{wanting.title} needs a GPU at scale {job.scale.name}, and profile {job.resources.name} has "
+            "device = 'cpu': choose a profile with GPUs, such as --profile l40x4"
         )
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cong.experiment import Cell, Experiment, guarded, load
+from cong.experiment import Cell, Experiment, load
 from cong.experiment.grid import accepted_cells, chosen_grid, grid_cells
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
 from cong.graph.store import Store
+from cong.graph.userfiles import guarded
 from cong.run.naming import name_in
+from cong.scales import Scale
 from cong.scales import scale as scale_named
 
 
@@ -22,7 +24,7 @@ class Job:
     """The experiment's name in the store, in the tracker and in reports."""
     experiment: Experiment
     cells: list[Cell]
-    scale: str
+    scale: Scale
     settings: dict[str, Any]
     grid: dict[str, tuple[Any, ...]]
     resources: Resources
@@ -34,7 +36,7 @@ class Job:
         """Return what the tracker shows of the choice, but for what is searched or swept."""
         return {
             "experiment": self.experiment.name,
-            "scale": self.scale,
+            "scale": self.scale.name,
             "profile": self.resources.name,
             **self.settings,
         }
@@ -46,7 +48,7 @@ class Job:
 
     def cells_at(self, point: Mapping[str, Any]) -> list[Cell]:
         """Return the cells of the experiment at a point of its axes; theirs hold the point."""
-        cells = self.experiment.cells(scale_named(self.scale), {**self.settings, **point})
+        cells = self.experiment.cells(self.scale, {**self.settings, **point})
         return [Cell(stage=cell.stage, axes={**point, **cell.axes}, may_lack=cell.may_lack) for cell in cells]
 
 
@@ -66,16 +68,16 @@ def prepare(
     `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it,
     which counts unless `own_grid` is false: then the grid is that of a search, without points that are refused.
     """
-    experiment = load(path)
+    experiment, chosen = load(path), scale_named(scale)
     settings = experiment.settings(assignments)
     values = chosen_grid(experiment, settings, grid, own=experiment.grid if own_grid else ())
-    cells = (grid_cells if own_grid else accepted_cells)(experiment, scale_named(scale), settings, values)
+    cells = (grid_cells if own_grid else accepted_cells)(experiment, chosen, settings, values)
     plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
-        name=name_in(store.root, base=f"{experiment.name}-{scale}", path=path),
+        name=name_in(store.root, base=f"{experiment.name}-{chosen.name}", path=path),
         experiment=experiment,
         cells=cells,
-        scale=scale,
+        scale=chosen,
         settings=settings,
         grid=values,
         resources=resources,

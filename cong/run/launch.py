@@ -67,7 +67,7 @@ class _Run:
 
     def _runner(self, session: Session) -> Runner | Sweep:
         job, run_id = self.job, session.tracker.run_id
-        if job.grid and job.resources.ray and session.capacity is not None:
+        if job.grid and job.resources.cluster.ray and session.capacity is not None:
             return Sweep(
                 store=job.store,
                 resources=job.resources,

@@ -65,7 +65,7 @@ def describe(job: "Job", *, begun: float) -> dict[str, Any]:
         "name": job.name,
         "experiment": job.experiment.name,
         "title": job.experiment.title,
-        "scale": job.scale,
+        "scale": job.scale.name,
         "profile": job.resources.name,
         "settings": job.settings,
         "grid": job.grid,

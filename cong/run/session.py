@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cong.experiment import PREFIX, Cell, Results
+from cong.experiment import Cell, Results
 from cong.graph.demand import Capacity
 from cong.graph.runner import Observer, check_capacity, executor
+from cong.graph.userfiles import PREFIX
 from cong.run.checks import check
 from cong.run.job import Job
 

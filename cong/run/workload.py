@@ -148,7 +148,11 @@ def assumptions(resources: Resources) -> str:
     """Return what the numbers rest on, for a reader."""
     tflops, bandwidth = _rates(resources)
     hardware = f"{tflops:g} TFLOP/s and {bandwidth:g} GB/s per GPU"
-    source = f"profile {resources.name}" if resources.gpu_tflops else f"an L40, for profile {resources.name} names none"
+    source = (
+        f"profile {resources.name}"
+        if resources.hardware.gpu_tflops
+        else f"an L40, for profile {resources.name} names none"
+    )
     return (
         f"{hardware} ({source}); {100 * ARITHMETIC_SHARE:g} % of the one reached in training and scoring, "
         f"{100 * BANDWIDTH_SHARE:g} % of the other in decoding; {PROMPT_TOKENS} tokens per prompt, {RESPONSE_TOKENS} a "
@@ -166,7 +170,7 @@ def _data_set(stage: HubPrompts | BenchmarkPrompts | BaselineAnswers) -> tuple[s
 
 def _rates(resources: Resources) -> tuple[float, float]:
     """Return the TFLOP/s and the GB/s of a GPU."""
-    return resources.gpu_tflops or L40["tflops"], resources.gpu_bandwidth or L40["gb_per_second"]
+    return resources.hardware.gpu_tflops or L40["tflops"], resources.hardware.gpu_bandwidth or L40["gb_per_second"]
 
 
 def _arithmetic(model: Model, operations_per_parameter: float, resources: Resources) -> float:
@@ -177,7 +181,7 @@ def _arithmetic(model: Model, operations_per_parameter: float, resources: Resour
 def _decoding(stage: Generate | ContrastiveGenerate, resources: Resources) -> float:
     """Every step of an actor reads the weights once, and the keys and values of all its rows."""
     models = [stage.model] if isinstance(stage, Generate) else [stage.post, stage.pre]
-    rows, slots = rows_of(stage), stage.execution(resources).rows_at_a_time
+    rows, slots = rows_of(stage), stage.execution(resources).decoding.rows_at_a_time
     context = PROMPT_TOKENS + RESPONSE_TOKENS / 2
     per_row_and_step = sum(_step_bytes(architecture_of(model), slots=slots, context=context) for model in models)
     _, bandwidth = _rates(resources)

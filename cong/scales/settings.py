@@ -41,6 +41,10 @@ class Scale:
     """Per family the weak and the strong size of the paper's main table."""
     in_domain: Callable[[str], "Scale"]
     """Domain (chat, math, code) to the scale with its prompts, reward and, at tiny scale, models."""
+    preferences: Callable[[int], Stage] | None = None
+    """Seed to given preference pairs for the weak alignment; None samples and labels candidates."""
+    aligned: Callable[[str, str, int], Model | None] = lambda family, size, seed: None
+    """(family, size, seed) to an already aligned weak model; None trains it."""
     contests: Callable[[int], tuple[Contest, ...]]
     """Seed to the benchmarks of pairs."""
     second_contests: Callable[[int], tuple[Contest, ...]]

@@ -16,8 +16,10 @@ def scoring_need(judge: Judge, *, new_tokens: int, resources: Resources) -> Need
         return None
     longest = memory.context_tokens(known, new_tokens=new_tokens)
     if isinstance(judge, RewardModel):
-        return memory.classifying(known[0], tokens=longest, itemsize=resources.itemsize)
+        return memory.classifying(known[0], tokens=longest, itemsize=resources.hardware.itemsize)
     # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
     rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
     shared = isinstance(judge, ImplicitReward) and is_adapter(judge.post)
-    return memory.scoring(known, tokens=rows * longest, longest=longest, itemsize=resources.itemsize, shared=shared)
+    return memory.scoring(
+        known, tokens=rows * longest, longest=longest, itemsize=resources.hardware.itemsize, shared=shared
+    )

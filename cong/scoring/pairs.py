@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from cong.data import PAIRS, RESPONSES, SCORES, Row, by_prompt, read_rows, write_rows
+from cong.data.conversations import MESSAGES
 from cong.data.finite import check_finite
 from cong.errors import NothingLeft
 from cong.graph.stage import Context, Stage
@@ -158,11 +159,14 @@ def _pair(chosen: Row, rejected: Row) -> Row:
         "prompt": chosen["prompt"],
         "chosen": chosen["response"],
         "rejected": rejected["response"],
+        **{name: chosen[name] for name in (MESSAGES,) if name in chosen},
     }
 
 
 def _responses(ctx: Context, stage: Stage) -> dict[str, Row]:
-    rows = read_rows(ctx.path(stage) / RESPONSES, columns=("prompt_id", "prompt", "response", "error"))
+    rows = read_rows(
+        ctx.path(stage) / RESPONSES, columns=("prompt_id", "prompt", "response", "error"), optional=(MESSAGES,)
+    )
     return by_prompt(row for row in rows if row["error"] is None)
 
 

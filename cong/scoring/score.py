@@ -47,12 +47,12 @@ class Score(Stage):
     def execution(self, resources: Resources) -> Resources:
         # Judges are no decoders: one GPU holds each.
         execution = super().execution(resources)
-        return execution if execution.tensor_parallel == 1 else dataclasses.replace(execution, tensor_parallel=1)
+        return execution if execution.decoding.tensor_parallel == 1 else execution.changed(tensor_parallel=1)
 
     def demand(self, resources: Resources) -> Demand:
         if judge_models(self.judge):
             return self.execution(resources).generation_demand()
-        return Demand(cpus=resources.threads if isinstance(self.judge, UnitTests) else 1)
+        return Demand(cpus=resources.hardware.threads if isinstance(self.judge, UnitTests) else 1)
 
     def parameters(self) -> int | None:
         return largest(*without_adapter(judge_models(self.judge)))
@@ -86,7 +86,7 @@ class Score(Stage):
             return found
         if isinstance(self.judge, UnitTests):
             # Programs are run by this process: an actor would hold a GPU for them.
-            ctx = dataclasses.replace(ctx, resources=dataclasses.replace(ctx.resources, actors=0))
+            ctx = dataclasses.replace(ctx, resources=ctx.resources.changed(actors=0))
         return map_rows(ctx, self._worker(ctx), rows, max_error_share=self.max_error_share)
 
     def _worker(self, ctx: Context) -> Callable[[], Worker]:

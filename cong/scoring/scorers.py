@@ -57,7 +57,7 @@ class TestRunner:
     __test__ = False  # not a class of tests, whatever its name
 
     def __init__(self, limits: Limits, resources: Resources) -> None:
-        self.limits, self.workers = limits, resources.threads
+        self.limits, self.workers = limits, resources.hardware.threads
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with 1 when its code passes, else 0."""
@@ -79,8 +79,8 @@ class LogprobScorer:
 
         from cong.decoding.models import common_positions, common_rope_end, common_vocab_size, stop_token_ids
 
-        if resources.device == "cpu":
-            torch.set_num_threads(resources.threads)
+        if resources.hardware.device == "cpu":
+            torch.set_num_threads(resources.hardware.threads)
         post, pre = directories[0], directories[1] if len(directories) > 1 else None
         tokenizers = load_tokenizers(post, pre)
         check_vocabularies(post, pre, tokenizers=tokenizers)
@@ -155,21 +155,21 @@ class RewardScorer:
 
         from cong.decoding import load_checked
 
-        if resources.device == "cpu":
-            torch.set_num_threads(resources.threads)
+        if resources.hardware.device == "cpu":
+            torch.set_num_threads(resources.hardware.threads)
         self.directory, self.label = directories[0], label
         self.tokenizer = load_tokenizer(self.directory)
         model = load_checked(
             AutoModelForSequenceClassification,
             self.directory,
-            dtype=getattr(torch, resources.dtype),
+            dtype=getattr(torch, resources.hardware.dtype),
             trust_remote_code=trust_remote_code,
         )
         if not trust_remote_code:
             self._logit(model.config.num_labels)
         text = model.config.get_text_config()
         self.vocabulary, self.positions = text.vocab_size, getattr(text, "max_position_embeddings", None)
-        self.model = model.to(resources.device).eval()
+        self.model = model.to(resources.hardware.device).eval()
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with the model's score of the conversation."""

@@ -17,7 +17,11 @@ _KEEP = 2
 
 def execution_shape(resources: Resources) -> str:
     """Return what must agree between the writer and the reader of a checkpoint."""
-    return "plain" if resources.deepspeed == "none" else f"{resources.deepspeed} x {resources.train_workers}"
+    return (
+        "plain"
+        if resources.training.deepspeed == "none"
+        else f"{resources.training.deepspeed} x {resources.training.workers}"
+    )
 
 
 def mark_complete(checkpoint: Path, *, shape: str) -> None:

@@ -95,12 +95,12 @@ class Finetune(Stage):
             return None
         return memory.training(
             model,
-            rows=self.SEQUENCES * execution.micro_batch,
+            rows=self.SEQUENCES * execution.training.micro_batch,
             max_length=self.max_length,
-            workers=execution.train_workers,
-            zero=execution.deepspeed,
-            itemsize=execution.itemsize,
-            checkpointing=execution.device == "cuda",
+            workers=execution.training.workers,
+            zero=execution.training.deepspeed,
+            itemsize=execution.hardware.itemsize,
+            checkpointing=execution.hardware.device == "cuda",
             whole_logits=self.WHOLE_LOGITS,
         )
 

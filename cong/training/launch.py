@@ -19,17 +19,17 @@ MAX_FAILURES = 3
 
 def launch(function: Callable[[Any], None], job: Any, *, resources: Resources, scratch: Path) -> None:
     """Call `function(job)` on every worker and wait; `scratch` is a directory that all nodes share."""
-    if not resources.distributed_training:
+    if not resources.training.distributed:
         function(job)
         return
     from ray.train.torch import TorchConfig, TorchTrainer
 
     trainer = TorchTrainer(
-        _for_worker(function, further=(*GROUP, *resources.let_through)),
+        _for_worker(function, further=(*GROUP, *resources.cluster.let_through)),
         train_loop_config=job,
         scaling_config=_scaling(resources),
         run_config=_run_config(resources, scratch),
-        torch_config=TorchConfig(backend="nccl" if resources.device == "cuda" else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if resources.hardware.device == "cuda" else "gloo"),
     )
     trainer.fit()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -48,14 +48,14 @@ def _for_worker(function: Callable[[Any], None], *, further: tuple[str, ...]) ->
 def _scaling(resources: Resources) -> Any:
     from ray.train import ScalingConfig
 
-    per_worker: dict[str, float] = {"CPU": resources.threads}
-    if resources.gpus_per_process:
-        per_worker["GPU"] = resources.gpus_per_process
-    if resources.one_node:
+    per_worker: dict[str, float] = {"CPU": resources.hardware.threads}
+    if resources.hardware.gpus_per_process:
+        per_worker["GPU"] = resources.hardware.gpus_per_process
+    if resources.cluster.one_node:
         per_worker |= this_node()
     return ScalingConfig(
-        num_workers=resources.train_workers,
-        use_gpu=resources.device == "cuda",
+        num_workers=resources.training.workers,
+        use_gpu=resources.hardware.device == "cuda",
         resources_per_worker=per_worker,
     )
 
@@ -69,8 +69,8 @@ def _run_config(resources: Resources, scratch: Path) -> Any:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     }
-    if resources.device == "cpu":
-        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(resources.threads)}
+    if resources.hardware.device == "cpu":
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(resources.hardware.threads)}
     return RunConfig(
         # Ray Train would take up a run of the same name, and with it the workers' earlier failures.
         name=f"train-{time.time_ns()}",

@@ -58,13 +58,13 @@ def prepare_process(resources: Resources) -> None:
 
     score_responses_only()
     logging.disable_progress_bar()
-    if resources.device == "cpu":
-        torch.set_num_threads(resources.threads)
+    if resources.hardware.device == "cpu":
+        torch.set_num_threads(resources.hardware.threads)
 
 
 def _connect(resources: Resources) -> None:
     """Let DeepSpeed communicate on a CPU, which it would not find out by itself."""
-    if resources.deepspeed != "none" and resources.device == "cpu":
+    if resources.training.deepspeed != "none" and resources.hardware.device == "cpu":
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
@@ -90,8 +90,8 @@ def save_model(job: Job, trainer: Any) -> None:
     import torch
 
     partial = job.out / ".model"
-    if job.resources.deepspeed == "none":
-        trainer.model.to(getattr(torch, job.resources.dtype))
+    if job.resources.training.deepspeed == "none":
+        trainer.model.to(getattr(torch, job.resources.hardware.dtype))
     check_finite_weights(trainer.model)
     trainer.save_model(str(partial))
     if trainer.is_world_process_zero():
@@ -133,7 +133,7 @@ def _callbacks(job: Job) -> list[Any]:
     shape = checkpoints.execution_shape(job.resources)
     return [
         Curves(metrics=job.metrics, progress=job.progress),
-        TimedCheckpoints(seconds=job.resources.checkpoint_seconds, shape=shape),
+        TimedCheckpoints(seconds=job.resources.training.checkpoint_seconds, shape=shape),
     ]
 
 

@@ -16,7 +16,7 @@ from cong.graph.resources import Resources
 
 def accumulation_steps(*, global_batch_size: int, resources: Resources) -> int:
     """Return how many micro-batches each worker adds up for a step; raise `ValueError` when there is a remainder."""
-    workers, micro_batch = resources.train_workers, resources.micro_batch
+    workers, micro_batch = resources.training.workers, resources.training.micro_batch
     at_once = workers * micro_batch
     if global_batch_size % at_once:
         raise ValueError(

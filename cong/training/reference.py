@@ -50,8 +50,8 @@ class FrozenPass(Stage):
         execution, model = self.execution(resources), architecture_of(self.model)
         if model is None:
             return None
-        tokens = execution.micro_batch * self.SEQUENCES * self.max_length
-        itemsize = 4 if execution.deepspeed == "none" else execution.itemsize
+        tokens = execution.training.micro_batch * self.SEQUENCES * self.max_length
+        itemsize = 4 if execution.training.deepspeed == "none" else execution.hardware.itemsize
         return memory.fused_scoring(model, tokens=tokens, itemsize=itemsize)
 
 
@@ -119,8 +119,8 @@ def _part(job: ReferenceJob, start: int) -> Path:
 
 def place(resources: Resources) -> tuple[int, int, str]:
     """Return this process's rank, the number of processes, and its device."""
-    if not resources.distributed_training:
-        return 0, 1, resources.device
+    if not resources.training.distributed:
+        return 0, 1, resources.hardware.device
     import ray.train
     import ray.train.torch
 
@@ -143,7 +143,7 @@ def _scorer(job: ReferenceJob, tokenizer: Any, device: str) -> Any:
     def score(rows: list[Row]) -> list[Row]:
         tokens = preference_rows(tokenizer, rows, max_length=job.max_length).columns
         found = {}
-        for batch in _batches(tokens, size=job.resources.micro_batch):
+        for batch in _batches(tokens, size=job.resources.training.micro_batch):
             chosen, rejected = pair_logprobs(model, batch, tokenizer=tokenizer, resources=job.resources)
             for pair, one, other in zip(batch, chosen.tolist(), rejected.tolist(), strict=True):
                 found[pair["prompt_id"]] = {"ref_chosen_logp": one, "ref_rejected_logp": other}
@@ -173,8 +173,8 @@ def pair_logprobs(
     collator = DataCollatorForPreference(pad_token_id=pad)
     batch = {name: tensor.to(model.device) for name, tensor in collator(lists).items()}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    mixed = resources.dtype == "bfloat16" and resources.deepspeed == "none"
-    with torch.no_grad(), torch.autocast(resources.device, dtype=torch.bfloat16, enabled=mixed):
+    mixed = resources.hardware.dtype == "bfloat16" and resources.training.deepspeed == "none"
+    with torch.no_grad(), torch.autocast(resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
         output = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cong.data import Row
+from cong.data.conversations import conversation
 from cong.models.chat import check_vocabulary, encode_chats
 
 if TYPE_CHECKING:
@@ -94,21 +95,16 @@ def common_prefix(first: "np.ndarray", second: "np.ndarray") -> int:
     return int(differs[0]) if len(differs) else shorter
 
 
-def prompt_messages(row: Row) -> Messages:
-    """Return the turns before the response."""
-    return list(row["messages"]) if row.get("messages") else [{"role": "user", "content": row["prompt"]}]
-
-
 def _usable(rows: Sequence[Row], *, texts: Sequence[str]) -> list[Row]:
     return [row for row in rows if not row.get("error") and all((row[text] or "").strip() for text in texts)]
 
 
 def _with(row: Row, column: str) -> Messages:
-    return [*prompt_messages(row), {"role": "assistant", "content": row[column]}]
+    return [*conversation(row), {"role": "assistant", "content": row[column]}]
 
 
 def _prompts(tokenizer: Any, rows: Sequence[Row]) -> "list[np.ndarray]":
-    return _encode(tokenizer, [prompt_messages(row) for row in rows], open_turn=True)
+    return _encode(tokenizer, [conversation(row) for row in rows], open_turn=True)
 
 
 def _encode(tokenizer: Any, conversations: Sequence[Messages], *, open_turn: bool) -> "list[np.ndarray]":

@@ -48,15 +48,15 @@ def warmup_steps(*, steps: int, ratio: float) -> int:
 
 def weights_dtype(resources: Resources) -> str:
     """Return the dtype that weights are loaded in: DeepSpeed keeps its own float32 copy, a plain trainer has none."""
-    return "float32" if resources.deepspeed == "none" else resources.dtype
+    return "float32" if resources.training.deepspeed == "none" else resources.hardware.dtype
 
 
 def _execution(resources: Resources) -> dict[str, Any]:
-    on_cpu = resources.device == "cpu"
+    on_cpu = resources.hardware.device == "cpu"
     return {
-        "per_device_train_batch_size": resources.micro_batch,
+        "per_device_train_batch_size": resources.training.micro_batch,
         "use_cpu": on_cpu,
-        "bf16": resources.dtype == "bfloat16",
+        "bf16": resources.hardware.dtype == "bfloat16",
         # DeepSpeed's own Adam for the CPU is compiled for a minute; PyTorch's serves unless states are offloaded.
         "optim": "adamw_torch",
         "gradient_checkpointing": not on_cpu,
@@ -69,28 +69,28 @@ def _execution(resources: Resources) -> dict[str, Any]:
 
 def deepspeed_config(resources: Resources) -> dict[str, Any] | None:
     """Return DeepSpeed's configuration for the profile, None without DeepSpeed."""
-    if resources.deepspeed == "none":
+    if resources.training.deepspeed == "none":
         return None
-    zero: dict[str, Any] = {"stage": 2 if resources.deepspeed == "zero2" else 3}
+    zero: dict[str, Any] = {"stage": 2 if resources.training.deepspeed == "zero2" else 3}
     if zero["stage"] == 3:
         # The saved model is then an ordinary checkpoint, gathered from all workers.
         zero["stage3_gather_16bit_weights_on_model_save"] = True
     config = {
         "zero_optimization": zero,
-        "bf16": {"enabled": resources.dtype == "bfloat16"},
+        "bf16": {"enabled": resources.hardware.dtype == "bfloat16"},
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "zero_allow_untested_optimizer": True,
     }
-    if resources.deepspeed == "zero3-offload":
+    if resources.training.deepspeed == "zero3-offload":
         config |= _offload(zero, resources)
     return config
 
 
 def _offload(zero: dict[str, Any], resources: Resources) -> dict[str, Any]:
-    on_gpu = resources.device == "cuda"
+    on_gpu = resources.hardware.device == "cuda"
     zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
     if not on_gpu:

@@ -262,8 +262,8 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
         made = [dict(zip(tokens.columns, values, strict=True)) for values in zip(*tokens.columns.values(), strict=True)]
         made.sort(key=lambda row: len(row["input_ids"]))
         found = []
-        for start in range(0, len(made), job.resources.micro_batch):
-            batch = made[start : start + job.resources.micro_batch]
+        for start in range(0, len(made), job.resources.training.micro_batch):
+            batch = made[start : start + job.resources.training.micro_batch]
             logps = response_logps(model, batch, pad=_pad_token(tokenizer), resources=job.resources)
             found += [_output(*pair, max_length=job.max_length) for pair in zip(batch, logps, strict=True)]
         return found
@@ -287,8 +287,8 @@ def response_logps(model: Any, rows: list[Row], *, pad: int, resources: Resource
 
     lists = [{name: row[name].tolist() for name in ("input_ids", "labels")} for row in rows]
     batch = {name: value.to(model.device) for name, value in DataCollatorForLanguageModeling(pad)(lists).items()}
-    mixed = resources.dtype == "bfloat16" and resources.deepspeed == "none"
-    with torch.no_grad(), torch.autocast(resources.device, dtype=torch.bfloat16, enabled=mixed):
+    mixed = resources.hardware.dtype == "bfloat16" and resources.training.deepspeed == "none"
+    with torch.no_grad(), torch.autocast(resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
         output = model(**batch, use_cache=False, fused_lm_head=True)
     scored = batch["labels"][:, 1:] != -100
     return [logps[mask].cpu().numpy() for logps, mask in zip(output.log_probs.float(), scored, strict=True)]

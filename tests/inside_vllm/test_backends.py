@@ -102,10 +102,10 @@ def _run(tmp_path: Path, resources: Resources) -> tuple[list[Any], list[Any]]:
 
 
 def test_stages_give_the_same_responses_in_this_process_and_in_actors(tmp_path, ray_of_two_cpus):
-    slots, records = _run(tmp_path, Resources(name="slots", ray=False, actors=0, slots=8))
+    slots, records = _run(tmp_path, Resources(name="slots").changed(ray=False, actors=0, slots=8))
     assert {record["backend"] for record in records} == {"slots"}
-    inside = Resources(name="inside", ray=False, actors=0, slots=8, backend="vllm")
-    actors = Resources(name="actors", actors=2, slots=8, backend="vllm")
+    inside = Resources(name="inside").changed(ray=False, actors=0, slots=8, backend="vllm")
+    actors = Resources(name="actors").changed(actors=2, slots=8, backend="vllm")
     for resources in (inside, actors):
         rows, records = _run(tmp_path, resources)
         assert {record["backend"] for record in records} == {"vllm 0.32.0"}
@@ -114,7 +114,7 @@ def test_stages_give_the_same_responses_in_this_process_and_in_actors(tmp_path, 
 
 
 def test_an_actor_spreads_the_pair_over_two_processes(tmp_path, ray_of_two_cpus):
-    slots, _ = _run(tmp_path, Resources(name="slots", ray=False, actors=0, slots=8))
-    spread = Resources(name="spread", actors=1, slots=8, backend="vllm", tensor_parallel=2)
+    slots, _ = _run(tmp_path, Resources(name="slots").changed(ray=False, actors=0, slots=8))
+    spread = Resources(name="spread").changed(actors=1, slots=8, backend="vllm", tensor_parallel=2)
     for one, other in zip(_run(tmp_path, spread)[0], slots, strict=True):
         same_rows(one, other)
