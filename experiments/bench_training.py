@@ -211,7 +211,9 @@ def count_tokens(directory: Path, *, kind: str, rows: int) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(directory / "model")
     with tempfile.TemporaryDirectory() as name:
-        Texts(count=rows).run(Context(out=Path(name), resources=Resources(name="bench"), locate=lambda _: Path(name)))
+        Texts(count=rows).run(
+            Context(out=Path(name), root=Path(name), resources=Resources(name="bench"), locate=lambda _: Path(name))
+        )
         if kind == "dpo":
             return sum(preference_rows(tokenizer, read_rows(Path(name) / PAIRS), max_length=LONGEST).tokens)
         return sum(completion_rows(tokenizer, read_rows(Path(name) / RESPONSES), max_length=LONGEST).tokens)

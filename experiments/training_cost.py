@@ -18,7 +18,7 @@ from cong.paper.setups import Setups
 from cong.report import Block, Entry, Text, ranked_table
 from cong.report.costs import method_costs, trainings_of, unit_of
 from cong.report.statistics import over_seeds, select, spearman, values_of
-from cong.run.workload import reckon
+from cong.run.workload import estimate
 
 PAPER = Path(__file__).with_name("paper.toml")
 METHODS = ("Weak SFT (pre)", "Weak SFT (post)", "WSPO", "ConG-S", "ConG")
@@ -34,14 +34,14 @@ def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
 
 
 def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
-    """Yield what a plan is told beside its own numbers: the paper's table 5 beside what is reckoned for the same."""
+    """Yield what a plan is told beside its own numbers: the paper's table 5 beside what is estimated for the same."""
     for family in dict.fromkeys(str(cell.axes["family"]) for cell in cells):
         published = load_published(PAPER).get(("cost", family))
         first = {cell.axes["method"]: cell for cell in reversed(cells) if cell.axes["family"] == family}
-        hours = {name: reckon(trainings_of(cell.stage), resources).gpu_hours for name, cell in first.items()}
+        hours = {name: estimate(trainings_of(cell.stage), resources).gpu_hours for name, cell in first.items()}
         if published and any(hours.values()):
             told = (f"{name} {hours[name]:.1f} ({published.cell(name, 'GPU-hours')})" for name in METHODS)
-            yield f"GPU-hours of training, reckoned (and in the paper, {published.source}): {', '.join(told)}"
+            yield f"GPU-hours of training, estimated (and in the paper, {published.source}): {', '.join(told)}"
 
 
 def report(results: Results) -> Iterator[Block]:

@@ -6,6 +6,7 @@ from cong.data import write_rows
 from cong.data.prompts import LocalFile, PromptFile
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Result, Results
+from cong.graph.store import Store
 from cong.report import Entry, Figure, Table, Text, ranked_table, write_report
 from cong.report.browser import browse
 
@@ -39,7 +40,7 @@ def results(directory: Path) -> Results:
             write_rows(path / EVALUATION, [_row(method, seed, number) for number in range(PROMPTS)])
             axes: dict = {"method": method, "seed": seed, "alpha": 0.4} if method != "Base" else {"method": "Base"}
             cell = Cell(stage=PromptFile(file=LocalFile(path=__file__)), axes={**axes, "seed": seed, "weak": "3B"})
-            found.append(Result(cell=cell, values={}, directory=path))
+            found.append(Result(cell=cell, values={}, directory=path, store=Store(path)))
     return found
 
 

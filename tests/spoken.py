@@ -43,4 +43,4 @@ def checkpoint(directory: Path, *, seed: int = 0, family: str = "llama", tokeniz
 def context(out: Path, inputs: dict[Stage, Path] | None = None) -> Context:
     """A context whose stages lie where `inputs` says."""
     places = {stage.fingerprint: path for stage, path in (inputs or {}).items()}
-    return Context(out=out, resources=INLINE, locate=lambda stage: places[stage.fingerprint])
+    return Context(out=out, root=out, resources=INLINE, locate=lambda stage: places[stage.fingerprint])

@@ -12,7 +12,7 @@ from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
 from cong.report.blocks import Table
 from cong.report.costpage import as_csv, cost_blocks
-from cong.report.costs import Cost, evaluated_model, method_costs, unit_of
+from cong.report.costs import Cost, method_costs, unit_of
 from cong.synthetic.stages import Pretrain
 
 SECONDS = {"SFT": 100.0, "DPO": 200.0, "ReferenceLogprobs": 10.0, "Generate": 20.0, "ContrastiveGenerate": 30.0}
@@ -72,7 +72,7 @@ def test_what_methods_share_is_no_methods_own(store):
 def test_a_method_without_training_costs_nothing_and_the_starting_model_is_given(store):
     results = publish(store, small.cells(None), gpus=0)
     base = method_costs(results)[0]
-    assert isinstance(evaluated_model(results[0].cell.stage), Pretrain)
+    assert isinstance(results[0].cell.stage.evaluated_model, Pretrain)
     assert (base.training, base.needed, base.own) == ((Cost(),), (Cost(),), (Cost(),))
 
 

@@ -237,7 +237,7 @@ def test_a_benchmark_is_read_from_a_copy_of_its_repository(tmp_path, monkeypatch
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     stage = BenchmarkPrompts(benchmark=GSM8K, split="test", count=2)
     stage.check()
-    ctx = Context(out=tmp_path, resources=INLINE, locate=lambda _: Path("nowhere"))
+    ctx = Context(out=tmp_path, root=tmp_path, resources=INLINE, locate=lambda _: Path("nowhere"))
     stage.run(ctx)
     assert [row["reference"] for row in read_rows(tmp_path / PROMPTS)] == ["7", "7"]
     assert stage.label() == "gsm8k,test,n=2"

@@ -143,7 +143,7 @@ def test_pairs_are_joined_by_prompt_id_and_equal_texts_are_dropped(tmp_path):
         found = [{"prompt_id": i, "prompt": i.upper(), "response": text, "error": None} for i, text in rows]
         write_rows(tmp_path / name / RESPONSES, found)
     where = {chosen.fingerprint: tmp_path / "chosen", rejected.fingerprint: tmp_path / "rejected"}
-    ctx = Context(out=tmp_path, resources=INLINE, locate=lambda stage: where[stage.fingerprint])
+    ctx = Context(out=tmp_path, root=tmp_path, resources=INLINE, locate=lambda stage: where[stage.fingerprint])
     PreferencePairs(chosen=chosen, rejected=rejected).run(ctx)
     assert read_rows(tmp_path / PAIRS) == [{"prompt_id": "a", "prompt": "A", "chosen": "x", "rejected": "w"}]
     assert ctx.results == {"pairs": 1, "dropped_identical": 1, "dropped_unmatched": 2}
@@ -158,7 +158,7 @@ class _Worker:
 
 def test_failed_rows_are_kept_and_counted_and_too_many_stop_the_stage(tmp_path):
     rows = [{"row_id": f"good{n}"} for n in range(9)] + [{"row_id": "bad"}]
-    ctx = Context(out=tmp_path, resources=INLINE, locate=lambda stage: tmp_path)
+    ctx = Context(out=tmp_path, root=tmp_path, resources=INLINE, locate=lambda stage: tmp_path)
     finished = map_rows(ctx, _Worker, rows, max_error_share=0.1)
     assert finished[-1]["error"] == "broken"
     assert ctx.results["failed_rows"] == 1

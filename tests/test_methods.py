@@ -76,6 +76,7 @@ def test_across_families_text_is_what_is_trained_on_and_token_ids_never_cross(sm
             located = {stage.data.fingerprint: data}
             ctx = Context(
                 out=tmp_path,
+                root=tmp_path,
                 resources=INLINE,
                 locate=lambda item: located.get(item.fingerprint) or small_run.store.directory(item),
             )

@@ -17,7 +17,7 @@ from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
 from cong.run import launch
 from cong.run.job import Job, prepare
-from cong.scoring import ConfidentPairs, Judge, Likelihood, PairAgreement, PreferencePairs, Score
+from cong.scoring import ConfidentPairs, Likelihood, PairAgreement, PreferencePairs, Reward, Score
 
 GAPS = {"a": 3.0, "b": 0.5, "c": 0.0, "d": -0.5, "e": -3.0}
 
@@ -50,7 +50,7 @@ def run_on(stage: Stage, inputs: dict[Stage, dict[str, list[dict]]], tmp_path) -
         for name, rows in files.items():
             write_rows(tmp_path / str(number) / name, rows)
     where = {item.fingerprint: tmp_path / str(number) for number, item in enumerate(inputs)}
-    ctx = Context(out=tmp_path, resources=INLINE, locate=lambda item: where[item.fingerprint])
+    ctx = Context(out=tmp_path, root=tmp_path, resources=INLINE, locate=lambda item: where[item.fingerprint])
     stage.run(ctx)
     return read_rows(tmp_path / PAIRS) if isinstance(stage, ConfidentPairs) else [], ctx.results
 
@@ -150,7 +150,7 @@ def test_the_likelihood_of_a_response_is_that_of_its_tokens_one_by_one(small_run
 def test_both_judges_filter_the_pairs_of_the_same_stage_and_train_the_same_student():
     t = methods.transition("qwen", weak="3B", strong="7B", scale=small.small_scale())
     plain = methods.cong(t, alpha=0.4, beta=0.5)
-    judges: dict[methods.JudgeOfPairs, Judge] = {"student": Likelihood(model=plain.model), "weak pair": t.implicit}
+    judges: dict[methods.JudgeOfPairs, Reward] = {"student": Likelihood(model=plain.model), "weak pair": t.implicit}
     for by, judge in judges.items():
         safe = methods.safe_cong(t, alpha=0.4, beta=0.5, margin=1, by=by)
         assert isinstance(safe.data, ConfidentPairs)

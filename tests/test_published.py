@@ -8,6 +8,7 @@ from cong.data import write_rows
 from cong.data.prompts import LocalFile, PromptFile
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Result
+from cong.graph.store import Store
 from cong.paper.published import (
     BENCHMARKS,
     Published,
@@ -40,7 +41,7 @@ def results(directory: Path, method: str, *seeds: list[float]) -> list[Result]:
         path.mkdir()
         write_rows(path / EVALUATION, [{"prompt_id": f"p{n}", "reward": value} for n, value in enumerate(rewards)])
         cell = Cell(stage=PromptFile(file=LocalFile(path=__file__)), axes={"method": method, "seed": seed})
-        found.append(Result(cell=cell, values={}, directory=path))
+        found.append(Result(cell=cell, values={}, directory=path, store=Store(path)))
     return found
 
 

@@ -15,6 +15,7 @@ from cong.data import write_rows
 from cong.data.prompts import LocalFile, PromptFile
 from cong.evaluation import COMPARISONS
 from cong.experiment import Cell, Result
+from cong.graph.store import Store
 from cong.report import Browser, Entry, Responses, Table, Text, ranked_table, write_report
 from cong.report.browser import as_json, browse, examples
 from cong.report.curves import Curve, draw_curves
@@ -188,7 +189,12 @@ def test_cells_of_one_method_are_told_apart_by_the_axes_that_it_takes(tmp_path):
     directories = [result.directory for result in found]
     stage = found[0].cell.stage
     results = [
-        Result(cell=Cell(stage=stage, axes=axes), values={}, directory=directories[index % 3])
+        Result(
+            cell=Cell(stage=stage, axes=axes),
+            values={},
+            directory=directories[index % 3],
+            store=Store(directories[index % 3]),
+        )
         for index, axes in enumerate(swept)
     ]
     browser = browse(results)
@@ -210,7 +216,7 @@ def test_a_comparison_is_browsed_by_its_preferences(tmp_path):
     ]
     write_rows(tmp_path / COMPARISONS, rows)
     cell = Cell(stage=PromptFile(file=LocalFile(path=__file__)), axes={"method": "ConG"})
-    browser = browse([Result(cell=cell, values={}, directory=tmp_path)])
+    browser = browse([Result(cell=cell, values={}, directory=tmp_path, store=Store(tmp_path))])
     assert browser is not None
     assert [(one.model, one.measure) for one in browser.sources] == [("ConG", "preference")]
     assert [(one.text, one.answers[0][0]) for one in browser.prompts] == [("a prompt", "ours")]
@@ -220,7 +226,7 @@ def test_a_comparison_is_browsed_by_its_preferences(tmp_path):
 
 def test_results_without_responses_have_no_browser(tmp_path):
     cell = Cell(stage=PromptFile(file=LocalFile(path=__file__)), axes={"method": "ConG"})
-    assert browse([Result(cell=cell, values={}, directory=tmp_path)]) is None
+    assert browse([Result(cell=cell, values={}, directory=tmp_path, store=Store(tmp_path))]) is None
     assert browse([]) is None
 
 

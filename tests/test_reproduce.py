@@ -22,12 +22,13 @@ from cong.graph.plan import make_plan
 from cong.graph.resources import load_profile
 from cong.graph.stage import topological
 from cong.graph.store import Store
+from cong.models.work import L40
 from cong.paper.observations import HELD, NOT_HELD, UNDECIDED, Claim, Observation, observation_blocks
 from cong.paper.published import load_published
 from cong.report.statistics import Estimate
 from cong.run.job import Job
 from cong.run.pages import report
-from cong.run.workload import L40, reckon, rows_of, work
+from cong.run.workload import estimate, work_of
 from cong.scales import scale
 from cong.synthetic.world import World, make_prompts
 
@@ -86,8 +87,8 @@ def test_a_plan_at_paper_scale_reckons_hours_and_disk_without_loading_anything_h
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-500:]
-    told = done.stdout[done.stdout.index("GPU-hours, reckoned") :]
-    assert "disk, reckoned: " in told
+    told = done.stdout[done.stdout.index("GPU-hours, estimated") :]
+    assert "disk, estimated: " in told
     assert "181 TFLOP/s and 864 GB/s per GPU (profile l40x4)" in " ".join(told.split())
     assert "in the paper, table 5, Qwen2.5-7B): Weak SFT (pre) " in told
 
@@ -96,12 +97,12 @@ def test_a_training_is_reckoned_in_operations_and_of_the_order_of_the_papers_hou
     t = methods.transition("qwen", weak="3B", strong="7B", scale=scale("paper"))
     model, resources = methods.weak_sft_pre(t), load_profile("l40x4")
     operations = 8 * 7_615_616_512 * 61_135 * 600
-    assert work(model, resources).gpu_hours == pytest.approx(operations / (0.4 * 181e12) / 3600)
-    assert work(model, resources).disk_bytes == 2 * 7_615_616_512
+    assert work_of(model, resources).gpu_hours == pytest.approx(operations / (0.4 * 181e12) / 3600)
+    assert work_of(model, resources).disk_bytes == 2 * 7_615_616_512
     published = load_published(EXPERIMENTS / "paper.toml")["cost", "qwen"]
-    assert 0.5 < work(model, resources).gpu_hours / published.value("Weak SFT (pre)", "GPU-hours") < 2
-    assert rows_of(methods.weak_teacher(t).data) == 61_135
-    assert rows_of(methods.dpo(t).data) == 61_135
+    assert 0.5 < work_of(model, resources).gpu_hours / published.value("Weak SFT (pre)", "GPU-hours") < 2
+    assert methods.weak_teacher(t).data.row_count() == 61_135
+    assert methods.dpo(t).data.row_count() == 61_135
 
 
 def test_decoding_is_reckoned_in_bytes_read() -> None:
@@ -112,13 +113,15 @@ def test_decoding_is_reckoned_in_bytes_read() -> None:
     per_step = 2 * 7_615_616_512 + slots * 400 * 57_344
     reading = 80 * 400 / slots * per_step / (0.5 * 4800e9)
     prefill = 2 * 7_615_616_512 * 80 * 200 / (0.4 * 989e12)
-    assert work(stage, resources).gpu_seconds == pytest.approx(reading + prefill)
+    assert work_of(stage, resources).gpu_seconds == pytest.approx(reading + prefill)
     cpu = load_profile("laptop")
-    assert work(stage, cpu).gpu_seconds > L40["gb_per_second"] / 4800 * work(stage, resources).gpu_seconds
+    assert work_of(stage, cpu).gpu_seconds > L40["gb_per_second"] / 4800 * work_of(stage, resources).gpu_seconds
     # A judge's questions are counted, and a model that is downloaded takes its place once.
     contest = scale("paper").contests(0)[1]
-    assert reckon([methods.compete(t, t.strong, contest)], resources).requests == 2 * 500
-    assert reckon([stage, stage], resources).disk_bytes - 2 * work(stage, resources).disk_bytes == 2 * 7_615_616_512
+    assert estimate([methods.compete(t, t.strong, contest)], resources).requests == 2 * 500
+    assert (
+        estimate([stage, stage], resources).disk_bytes - 2 * work_of(stage, resources).disk_bytes == 2 * 7_615_616_512
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cong.evaluation import EVALUATION, Evaluate
 from cong.evaluation.evaluate import bootstrap
 from cong.experiment import Cell, Result, collect
 from cong.graph.plan import make_plan
+from cong.graph.store import Store
 from cong.report import Figure, Responses, Table, Text, write_report
 from cong.report.statistics import estimate
 from cong.run import launch
@@ -176,7 +177,10 @@ def test_every_report_ends_with_the_responses_and_what_they_cost(small_run):
 
 def test_the_interval_over_seeds_is_students(small_run):
     cell = Cell(stage=small_run.cells[0].stage, axes={})
-    results = [Result(cell=cell, values={"reward": value}, directory=small_run.store.root) for value in (1.0, 2.0, 3.0)]
+    results = [
+        Result(cell=cell, values={"reward": value}, directory=small_run.store.root, store=Store(small_run.store.root))
+        for value in (1.0, 2.0, 3.0)
+    ]
     found = estimate(results, "reward")
     assert found.mean == 2
     assert found.high - found.mean == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)

@@ -17,8 +17,9 @@ from cong.decoding.types import finished_completion
 from cong.errors import UserError
 from cong.generation.decode import DecodeJob, Decoder
 from cong.models import LocalModel
-from cong.scoring import ImplicitReward, Likelihood, RewardModel, Score
-from cong.scoring.scorers import LogprobScorer, RewardScorer, answer_row, scored
+from cong.scoring import AnswerMatch, ImplicitReward, Likelihood, RewardModel, Score
+from cong.scoring.scored import scored
+from cong.scoring.scorers import LogprobScorer, RewardScorer
 
 SETTINGS = {"max_new_tokens": 24, "temperature": 1.5}
 WITHOUT_TEMPLATE = spoken.byte_tokenizer(template=None)
@@ -171,8 +172,10 @@ def test_a_score_reads_responses_of_an_earlier_version(models, tmp_path):
 
 def test_a_prompt_without_a_reference_is_an_error_of_its_row(models):
     row = decode(models / "post", count=1)[0]
-    assert "no reference" in answer_row(row)["error"]
-    assert answer_row(row | {"reference": "4", "response": "#### 4"})["reward"] == 1.0
+    rows = [row, row | {"reference": "4", "response": "#### 4"}]
+    without, with_one = AnswerMatch().score(spoken.context(models, {}), rows, max_error_share=1.0)
+    assert "no reference" in without["error"]
+    assert with_one["reward"] == 1.0
 
 
 def test_models_of_two_vocabularies_are_not_compared(models, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from cong.graph.resources import Resources
 from cong.graph.stage import Stage
 from cong.run.checks import check_resources
 from cong.run.job import Job
-from cong.run.workload import assumptions, by_kind, reckon
+from cong.run.workload import assumptions, by_kind, estimate
 
 
 def show(job: Job) -> None:
@@ -48,13 +48,13 @@ def _totals(plan: Plan, job: Job) -> None:
 
 def _hours(plan: Plan, resources: Resources) -> None:
     """Print per kind of stage how many GPU-hours its stages take, and what all of them leave on disk."""
-    total = reckon(plan.todo, resources)
-    print("\nGPU-hours, reckoned")
+    total = estimate(plan.todo, resources)
+    print("\nGPU-hours, estimated")
     for name, found in by_kind(plan.todo, resources).items():
         if found.gpu_seconds:
             print(f"  {name:<20} {found.gpu_hours:>9,.0f}  ({found.stages} stages)")
     print(f"  {'all':<20} {total.gpu_hours:>9,.0f}")
-    print(f"disk, reckoned: {total.disk_bytes / GB:,.0f} GB, downloaded models included")
+    print(f"disk, estimated: {total.disk_bytes / GB:,.0f} GB, downloaded models included")
     if total.requests:
         print(f"judges over HTTP: {total.requests:,} requests at most")
     print("assumed: " + textwrap.fill(assumptions(resources), width=110, subsequent_indent="  "))
@@ -68,7 +68,7 @@ def _needs(plan: Plan, resources: Resources) -> None:
         if need is not None and (stage.name not in largest or need.total > largest[stage.name][0].total):
             largest[stage.name] = need, stage.demand(resources)
     if largest:
-        print("\nmemory of one process, reckoned")
+        print("\nmemory of one process, estimated")
     for name, (need, demand) in largest.items():
         has = f" of {resources.hardware.gpu_memory_gb:g}" if resources.hardware.gpu_memory_gb else ""
         beside = f", {need.host / GB:.1f} GB of main memory" if need.host else ""

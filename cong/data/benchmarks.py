@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 from cong.data.answers import final_answer
 from cong.data.rows import PROMPTS, REFERENCE, Row, check_prompts, write_rows
+from cong.data.sizes import published_rows
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.models import check_hub, hub_dir
 
 Format = Literal["gsm8k", "math", "humaneval", "mbpp"]
@@ -67,6 +70,12 @@ class BenchmarkPrompts(Stage):
 
     def check(self) -> None:
         check_hub(self.benchmark.repo, self.benchmark.revision, kind="dataset")
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return published_rows(self.benchmark.repo, self.split, count=self.count)
 
     def run(self, ctx: Context) -> None:
         rows = benchmark_rows(self.benchmark.form, _load(self.benchmark, self.split))[: self.count]

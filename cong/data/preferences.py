@@ -14,7 +14,9 @@ from cong.data.conversations import prompt_row, read_preference
 from cong.data.prompts import LocalFile, hub_records
 from cong.data.rows import PAIRS, Row, write_rows
 from cong.errors import UserError
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.models import check_hub
 
 
@@ -26,6 +28,9 @@ class PreferenceFile(Stage):
 
     def check(self) -> None:
         self._pairs()
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         _write(ctx, self._pairs())
@@ -48,6 +53,9 @@ class HubPreferences(Stage):
 
     def check(self) -> None:
         check_hub(self.repo, self.revision, kind="dataset")
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         records = hub_records(self.repo, self.revision, self.split)

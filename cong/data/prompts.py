@@ -14,8 +14,11 @@ from typing import Any, cast
 from cong.data.conversations import prompt_row, read_conversation
 from cong.data.jsonlines import numbered_lines, parse_object
 from cong.data.rows import PROMPTS, REFERENCE, Row, check_prompts, read_rows, write_rows
+from cong.data.sizes import published_rows
 from cong.errors import UserError
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.models import check_hub, hub_dir
 
 
@@ -32,6 +35,12 @@ class Subset(Stage):
 
     def label(self) -> str:
         return f"n={self.count}"
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return min(self.count, self.prompts.row_count())
 
     def run(self, ctx: Context) -> None:
         rows = read_rows(ctx.path(self.prompts) / PROMPTS, limit=self.count)
@@ -118,6 +127,9 @@ class PromptFile(Stage):
     def check(self) -> None:
         self._rows()
 
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
     def run(self, ctx: Context) -> None:
         rows = self._rows()
         write_rows(ctx.out / PROMPTS, rows)
@@ -165,6 +177,12 @@ class HubPrompts(Stage):
 
     def check(self) -> None:
         check_hub(self.repo, self.revision, kind="dataset")
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return published_rows(self.repo, self.split, count=self.count)
 
     def run(self, ctx: Context) -> None:
         rows = list(unique_prompts(hub_records(self.repo, self.revision, self.split)))[: self.count]

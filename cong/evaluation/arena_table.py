@@ -13,7 +13,9 @@ from cong.evaluation.compare import COMPARISONS, Compare
 from cong.evaluation.judging.judges import ArenaHardJudge
 from cong.evaluation.markdown import Measure, Style, words_and_marks
 from cong.evaluation.outcome import figures, games_of, styles_of
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.models import Model, check_model, model_dir
 
 ARENA_HARD_TABLE = "arena_hard.parquet"
@@ -46,6 +48,9 @@ class ArenaHardTable(Stage):
     def check(self) -> None:
         if self.tokenizer is not None:
             check_model(self.tokenizer)
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         judge, measure = self.models[0][1].judge, self._measure(ctx)

@@ -24,6 +24,7 @@ from cong.evaluation.outcome import outcome
 from cong.graph.demand import Demand
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 
 COMPARISONS = "comparisons.parquet"
 JUDGMENTS = ".judgments"
@@ -40,6 +41,9 @@ class ResponseFile(Stage):
 
     def check(self) -> None:
         self._rows()
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         rows = self._rows()
@@ -88,6 +92,10 @@ class Compare(Stage):
     def demand(self, resources: Resources) -> Demand:
         return Demand(cpus=1)
 
+    @property
+    def evaluated_model(self) -> Any:
+        return self.responses.evaluated_model
+
     def run(self, ctx: Context) -> None:
         rows = self._pair_rows(ctx)
         pairs = {row["prompt_id"]: _pair(row) for row in rows if row["error"] is None}
@@ -123,7 +131,7 @@ class Compare(Stage):
 
 def judgments_dir(ctx: Context) -> Path:
     """Return the directory of the answers, which all stages of a store share."""
-    return ctx.out.parents[1] / JUDGMENTS
+    return ctx.root / JUDGMENTS
 
 
 def _progress(ctx: Context, total: int, done: int) -> None:

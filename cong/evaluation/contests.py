@@ -18,9 +18,12 @@ from typing import Literal
 from cong.data import PROMPTS, RESPONSES, Row, check_prompts, write_rows
 from cong.data.jsonlines import numbered_lines
 from cong.data.prompts import LocalFile
+from cong.data.sizes import published_rows
 from cong.errors import UserError
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, PairJudge
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.models.mirror import mirror
 
 _TIMEOUT_SECONDS = 60
@@ -72,6 +75,12 @@ class BaselineAnswers(Stage):
 
     def label(self) -> str:
         return self.form
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return published_rows(self.form)
 
     def run(self, ctx: Context) -> None:
         rows = list(self._rows())

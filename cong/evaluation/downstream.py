@@ -20,14 +20,18 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import Work
 from cong.models import Model, architecture_of, check_model, largest, model_dir
 from cong.models.chat import load_tokenizer, template_arguments
 from cong.models.memory import context_tokens, scoring
+from cong.models.work import FORWARD, arithmetic_seconds
 from cong.synthetic.tasks import WorldTasks
 
 RESULTS = "results.json"
 BATCH = 16
 """Questions, or choices, of a pass; the figures do not depend on it."""
+_PAPER_TOKENS = 2e7
+"""Of the paper's seven tasks: about 130,000 pairs of question and choice, at 150 tokens."""
 _ANSWER_TOKENS = 512
 
 
@@ -123,6 +127,14 @@ class Downstream(Stage):
             return None
         longest = context_tokens([known], new_tokens=_ANSWER_TOKENS)
         return scoring([known], tokens=BATCH * longest, longest=longest, itemsize=resources.hardware.itemsize)
+
+    def work(self, resources: Resources) -> Work:
+        operations = FORWARD * (_PAPER_TOKENS if self.tasks == PAPER_TASKS else 0)
+        return Work(gpu_seconds=arithmetic_seconds(self.model, operations=operations, resources=resources))
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self.model
 
     def run(self, ctx: Context) -> None:
         found = evaluate(

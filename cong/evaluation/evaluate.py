@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 from cong.data import RESPONSES, SCORES, Row, read_rows, write_rows
 from cong.data.finite import check_finite
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 
 EVALUATION = "evaluation.parquet"
 RESAMPLES = 2000
@@ -25,6 +28,13 @@ class Evaluate(Stage):
     opponent: Stage | None = None
     implicit: Stage | None = None
     seed: int = 0
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self.scored.evaluated_model
 
     def run(self, ctx: Context) -> None:
         rows = _good_rows(ctx, self.scored)

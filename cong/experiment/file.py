@@ -53,6 +53,9 @@ class Result:
     values: dict[str, Any]
     """The summary of the cell's final stage."""
     directory: Path
+    """Of the cell's final stage."""
+    store: Store
+    """Where it lies, with what it was made of."""
 
     @property
     def axes(self) -> dict[str, Value]:
@@ -158,7 +161,9 @@ def collect(cells: list[Cell], store: Store) -> Results:
     finished = [cell for cell in cells if not cell.may_lack or store.is_complete(cell.stage)]
     store.fetch(cell.stage for cell in finished)
     return [
-        Result(cell=cell, values=store.record(cell.stage)["results"], directory=store.directory(cell.stage))
+        Result(
+            cell=cell, values=store.record(cell.stage)["results"], directory=store.directory(cell.stage), store=store
+        )
         for cell in finished
     ]
 

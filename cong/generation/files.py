@@ -56,7 +56,7 @@ def decode_file(job: FileJob) -> tuple[int, int]:
     work = job.output.with_name(f"{job.output.name}.work")
     _claim(work, job)
     good = [row for row in rows if row["error"] is None]
-    context = Context(out=work, resources=job.resources, locate=_no_inputs)
+    context = Context(out=work, resources=job.resources, root=work, locate=_no_inputs)
     make_worker = partial(
         Decoder, DecodeJob(post=job.post, pre=job.pre, settings=job.settings, resources=job.resources)
     )

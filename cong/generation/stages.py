@@ -7,7 +7,7 @@ Prompts and responses are not stripped.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cong.data import PROMPTS, Row, read_rows, row_seed
 from cong.data.conversations import CARRIED
@@ -18,7 +18,9 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import Work
 from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir
+from cong.models.work import decoding_seconds, response_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,25 @@ class Generate(Stage):
 
     def memory(self, resources: Resources) -> Need | None:
         return decoding_need((self.model,), new_tokens=self.max_new_tokens, resources=self.execution(resources))
+
+    def work(self, resources: Resources) -> Work:
+        rows, execution = self.row_count(), self.execution(resources)
+        seconds = decoding_seconds((self.model,), rows=rows, resources=execution)
+        return Work(gpu_seconds=seconds, disk_bytes=response_bytes(rows))
+
+    def row_count(self) -> int:
+        return self.samples * self.prompts.row_count()
+
+    def prompt_count(self) -> int:
+        return self.prompts.row_count()
+
+    @property
+    def new_tokens(self) -> int:
+        return self.max_new_tokens
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self.model
 
     def run(self, ctx: Context) -> None:
         rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=self.samples, seed=self.seed)
@@ -146,6 +167,18 @@ class ContrastiveGenerate(Stage):
     def memory(self, resources: Resources) -> Need | None:
         pair = (self.post, self.pre)
         return decoding_need(pair, new_tokens=self.max_new_tokens, resources=self.execution(resources))
+
+    def work(self, resources: Resources) -> Work:
+        rows, execution = self.row_count(), self.execution(resources)
+        seconds = decoding_seconds((self.post, self.pre), rows=rows, resources=execution)
+        return Work(gpu_seconds=seconds, disk_bytes=response_bytes(rows))
+
+    def row_count(self) -> int:
+        return self.prompts.row_count()
+
+    @property
+    def new_tokens(self) -> int:
+        return self.max_new_tokens
 
     def run(self, ctx: Context) -> None:
         rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=1, seed=self.seed, alpha=self.alpha)

@@ -57,7 +57,12 @@ def execute(task: Assignment) -> str:
         store.fetch(stage.inputs)
         _clear_the_way(task, directory)
         used = {item.fingerprint: store.generation(item) for item in stage.inputs}
-        context = Context(out=directory, resources=stage.execution(task.resources), locate=store.directory)
+        context = Context(
+            out=directory,
+            resources=stage.execution(task.resources),
+            root=store.root,
+            locate=store.directory,
+        )
         context.progress_path.unlink(missing_ok=True)
         (directory / FAILURE).unlink(missing_ok=True)
         started = time.time()

@@ -24,6 +24,7 @@ from cong.graph.demand import Demand
 from cong.graph.journal import append_metrics, write_progress
 from cong.graph.need import Need
 from cong.graph.resources import Resources
+from cong.graph.work import Work
 
 SCRATCH = ".scratch"
 LONGEST_NAME = 255
@@ -38,6 +39,8 @@ class Context:
     out: Path
     """The stage's own directory, which all its processes see. It survives a kill: what a rerun needs lies there."""
     resources: Resources
+    root: Path
+    """The store's own directory, for what its stages share."""
     locate: Callable[["Stage"], Path]
     results: dict[str, Any] = field(default_factory=dict)
 
@@ -80,6 +83,8 @@ class Stage:
     """Base of all stages. Subclasses add fields and `run`; `VERSION` is raised when the same fields mean new output."""
 
     VERSION: ClassVar[int] = 1
+    GIVEN: ClassVar[bool] = False
+    """Whether it makes what methods start from: elsewhere such a checkpoint is downloaded, and costs nothing."""
 
     def run(self, ctx: Context) -> None:
         """Compute the stage and write its output into `ctx.out`."""
@@ -109,6 +114,33 @@ class Stage:
     def execution(self, resources: Resources) -> Resources:
         """Return what a profile sets for models of this stage's size."""
         return resources.for_size(self.parameters())
+
+    def work(self, resources: Resources) -> Work:
+        """Return how much the stage takes, estimated; `LITTLE` for what runs on CPUs in no time."""
+        raise NotImplementedError(f"{self.name} has no method `work`, by which a plan estimates hours and disk")
+
+    def row_count(self) -> int:
+        """Return how many rows the stage writes, or is trained on, as far as that is known before it runs; else 0."""
+        return 0
+
+    def prompt_count(self) -> int:
+        """Return how many different prompts the rows have, as far as that is known; else 0."""
+        return self.row_count()
+
+    @property
+    def new_tokens(self) -> int | None:
+        """How many tokens a response of the stage has at most, None where that is not known or there are none."""
+        return None
+
+    @property
+    def evaluated_model(self) -> Any:
+        """The model whose responses the stage evaluates, or which it makes; None where there is no single one."""
+        return None
+
+    @property
+    def trainings(self) -> tuple["Stage", ...]:
+        """The trainings that lead to the model that the stage makes, with the passes that their losses need."""
+        return ()
 
     def memory(self, resources: Resources) -> Need | None:
         """Return the bytes that one of the stage's processes needs, None where no model is held or it is unknown."""
@@ -165,16 +197,24 @@ def values_in(values: Iterable[Any]) -> Iterator[Any]:
     queue, seen = list(values), set()
     while queue:
         value = queue.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, tuple | list):
-            queue.extend(value)
-        elif isinstance(value, dict):
-            queue.extend(value.values())
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if id(value) not in seen:
+            seen.add(id(value))
             yield value
-            queue.extend(getattr(value, field.name) for field in dataclasses.fields(value))
+            queue += parts_of(value)
+
+
+def parts_of(value: Any) -> list[Any]:
+    """Return the dataclass instances that are fields of a value, or lie in tuples and mappings of its fields."""
+    queue, parts = [getattr(value, item.name) for item in dataclasses.fields(value)], []
+    while queue:
+        item = queue.pop()
+        if isinstance(item, tuple | list):
+            queue.extend(item)
+        elif isinstance(item, dict):
+            queue.extend(item.values())
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            parts.append(item)
+    return parts
 
 
 def topological(targets: list[Stage]) -> list[Stage]:

@@ -15,10 +15,10 @@ from cong.scales import Scale
 from cong.scoring import (
     BestAgainstWorst,
     ConfidentPairs,
-    Judge,
     Likelihood,
     PairAgreement,
     PreferencePairs,
+    Reward,
     Score,
 )
 from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, SimPO
@@ -132,7 +132,7 @@ def confident_pairs(
 ) -> ConfidentPairs:
     """The pairs of Stage II that the ConG-S model's likelihood, or the weak pair's implicit reward, is sure of."""
     pairs = cong_pairs(t, alpha=alpha)
-    judges: dict[str, Judge] = {"student": Likelihood(model=cong_s(t, alpha=alpha)), "weak pair": t.implicit}
+    judges: dict[str, Reward] = {"student": Likelihood(model=cong_s(t, alpha=alpha)), "weak pair": t.implicit}
     return ConfidentPairs(pairs=pairs, **_sides(pairs, judges[by]), margin=margin, swap=swap)
 
 
@@ -144,5 +144,5 @@ def pair_agreement(
     return PairAgreement(pairs=pairs or every, **_sides(every, judge))
 
 
-def _sides(pairs: PreferencePairs, judge: Judge) -> dict[str, Score]:
+def _sides(pairs: PreferencePairs, judge: Reward) -> dict[str, Score]:
     return {side: Score(responses=getattr(pairs, side), judge=judge) for side in ("chosen", "rejected")}

@@ -14,7 +14,7 @@ from cong.scales import Scale
 from cong.scoring import (
     BestAgainstWorst,
     ImplicitReward,
-    Judge,
+    Reward,
     Score,
 )
 
@@ -29,7 +29,7 @@ class Transition:
     strong: Model
     prompts: Stage
     heldout: Stage
-    reward: Judge
+    reward: Reward
     scale: Scale
     seed: int = 0
     aligned: Model | None = None

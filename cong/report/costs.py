@@ -12,14 +12,7 @@ from typing import Any
 
 from cong.experiment import Results
 from cong.graph.stage import Stage, topological
-from cong.graph.store import Store, store_at
-from cong.synthetic.stages import BuildTokenizer, Pretrain
-from cong.training.finetune import Finetune
-from cong.training.reference import FrozenPass
-
-GIVEN = (Pretrain, BuildTokenizer)
-"""Stages that make what a method starts from: elsewhere such a checkpoint is downloaded."""
-_TO_THE_MODEL = ("scored", "responses", "model")
+from cong.graph.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +74,7 @@ def method_costs(results: Results, *, by: str = "method") -> list[MethodCost]:
     """
     if not results:
         return []
-    # {root}/{StageName}/{slug}
-    store = store_at(results[0].directory.parents[1])
+    store = results[0].store
     models = _models(results, by)
     needed = {method: [_needed(model) for model in found] for method, found in models.items()}
     everyone = {method: set().union(*map(set, found)) for method, found in needed.items()}
@@ -105,20 +97,11 @@ def unit_of(costs: Iterable[Cost]) -> str:
     return "GPU" if any(cost.gpu_seconds for cost in costs) else "CPU"
 
 
-def evaluated_model(stage: Stage) -> Any:
-    """Return the model whose responses a cell's final stage evaluates, None where there is no single one."""
-    if isinstance(stage, (Finetune, *GIVEN)):
-        return stage
-    name = next((name for name in _TO_THE_MODEL if getattr(stage, name, None) is not None), None)
-    found = getattr(stage, name) if name else None
-    return found if name == "model" or not isinstance(found, Stage) else evaluated_model(found)
-
-
 def _models(results: Results, by: str) -> dict[str, list[Any]]:
     """Return the distinct models of each method."""
     found: dict[str, dict[Any, Any]] = {}
     for result in results:
-        model = evaluated_model(result.cell.stage)
+        model = result.cell.stage.evaluated_model
         if by in result.axes and model is not None:
             found.setdefault(str(result.axes[by]), {})[getattr(model, "fingerprint", model)] = model
     return {method: list(models.values()) for method, models in found.items()}
@@ -126,21 +109,16 @@ def _models(results: Results, by: str) -> dict[str, list[Any]]:
 
 def _needed(model: Any) -> dict[str, Stage]:
     stages = topological([model]) if isinstance(model, Stage) else []
-    return {stage.fingerprint: stage for stage in stages if not isinstance(stage, GIVEN)}
+    return {stage.fingerprint: stage for stage in stages if not stage.GIVEN}
 
 
-def trainings_of(stage: Stage) -> list[Stage]:
+def trainings_of(stage: Stage) -> tuple[Stage, ...]:
     """Return the trainings behind the model whose responses a stage evaluates."""
-    return _trainings(evaluated_model(stage))
+    return _trainings(stage.evaluated_model)
 
 
-def _trainings(model: Any) -> list[Stage]:
-    """Return the chain of trainings that ends with a model, with the log-probabilities that their losses need."""
-    found: list[Stage] = []
-    while isinstance(model, Finetune):
-        found += [model, *(stage for stage in model.inputs if isinstance(stage, FrozenPass))]
-        model = model.model
-    return found
+def _trainings(model: Any) -> tuple[Stage, ...]:
+    return model.trainings if isinstance(model, Stage) else ()
 
 
 def cost_of(record: dict[str, Any]) -> Cost:

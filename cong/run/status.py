@@ -66,13 +66,10 @@ class StageState:
 class RunState:
     """A recorded run."""
 
+    root: Path
+    """The store's root."""
     directory: Path
     record: dict[str, Any]
-
-    @property
-    def root(self) -> Path:
-        """Return the store's root."""
-        return self.directory.parents[2]
 
     @property
     def lives(self) -> bool:
@@ -129,18 +126,18 @@ def runs(root: Path) -> list[RunState]:
     """Return per experiment the latest run, and all others that live; raise `UserError` when there is no store."""
     if not root.is_dir():
         raise UserError(f"there is no store at {root}")
-    return [run for family in sorted((root / RUNS).glob("*")) for run in _of_family(family)]
+    return [run for family in sorted((root / RUNS).glob("*")) for run in _of_family(root, family)]
 
 
-def _of_family(family: Path) -> list[RunState]:
-    found = sorted(_read(family), key=lambda run: run.record["begun"])
+def _of_family(root: Path, family: Path) -> list[RunState]:
+    found = sorted(_read(root, family), key=lambda run: run.record["begun"])
     return [run for run in found if run.lives or run is found[-1]]
 
 
-def _read(family: Path) -> Iterator[RunState]:
+def _read(root: Path, family: Path) -> Iterator[RunState]:
     for directory in family.iterdir():
         try:
-            yield RunState(directory=directory, record=json.loads((directory / RUN).read_text()))
+            yield RunState(root=root, directory=directory, record=json.loads((directory / RUN).read_text()))
         except (FileNotFoundError, NotADirectoryError):
             # It is just beginning, or was just taken away by one that begins.
             continue

@@ -21,7 +21,7 @@ from cong.scales.hyperparameters import (
     WSPOSettings,
 )
 from cong.scales.settings import Scale
-from cong.scoring import AnswerMatch, RewardModel, UnitTests
+from cong.scoring import AnswerMatch, Reward, RewardModel, UnitTests
 
 CHECKPOINTS = {
     ("qwen", "1.5B"): ("Qwen/Qwen2.5-1.5B-Instruct", "989aa7980e4cf806f80c7fef2b1adb7bc71aa306"),
@@ -76,7 +76,7 @@ def paper_scale(domain: str = "chat") -> Scale:
     )
 
 
-def _paper_data(domain: str) -> tuple[Stage, Stage, RewardModel | AnswerMatch | UnitTests]:
+def _paper_data(domain: str) -> tuple[Stage, Stage, Reward]:
     """Return training prompts, held-out prompts and reward."""
     repo, revision = ULTRAFEEDBACK
     if domain == "chat":

@@ -19,7 +19,7 @@ from cong.scales.hyperparameters import (
     TaskSettings,
     WSPOSettings,
 )
-from cong.scoring import AnswerMatch, ExactReward, RewardModel, UnitTests
+from cong.scoring import Reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Scale:
     """Seed to the training prompts."""
     heldout: Callable[[int], Stage]
     """Seed to the prompts of the evaluation."""
-    reward: Callable[[int], ExactReward | RewardModel | AnswerMatch | UnitTests]
+    reward: Callable[[int], Reward]
     """Seed to what labels the candidates of the weak alignment, and scores the evaluation."""
     alpha: dict[str, float]
     """Contrastive coefficient per family of the weak pair."""

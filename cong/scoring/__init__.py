@@ -4,7 +4,8 @@ pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=RewardModel(mo
 """
 
 from cong.scoring.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
-from cong.scoring.rewards import AnswerMatch, ExactReward, ImplicitReward, Judge, Likelihood, RewardModel, UnitTests
+from cong.scoring.reward import ModelReward, Reward
+from cong.scoring.rewards import AnswerMatch, ExactReward, ImplicitReward, Likelihood, RewardModel, UnitTests
 from cong.scoring.score import Score
 
 __all__ = [
@@ -13,10 +14,11 @@ __all__ = [
     "ConfidentPairs",
     "ExactReward",
     "ImplicitReward",
-    "Judge",
     "Likelihood",
+    "ModelReward",
     "PairAgreement",
     "PreferencePairs",
+    "Reward",
     "RewardModel",
     "Score",
     "UnitTests",

@@ -1,25 +1,30 @@
-"""What a stage that scores needs of a GPU, from the models of its judge and a profile."""
+"""What a process that scores needs of a GPU, from the models of its reward and a profile."""
 
 from cong.generation.needs import is_adapter, without_adapter
 from cong.graph.need import Need
 from cong.graph.resources import Resources
-from cong.models import architectures_of, memory
-from cong.scoring.rewards import ImplicitReward, Judge, RewardModel, judge_models
+from cong.models import Model, architecture_of, architectures_of, memory
 from cong.scoring.scorers import BATCH
 
 
-def scoring_need(judge: Judge, *, new_tokens: int, resources: Resources) -> Need | None:
-    """Return what an actor needs that holds a judge; None when it holds no model, or one that is not known."""
-    models = judge_models(judge)
+def logprob_need(models: tuple[Model, ...], *, new_tokens: int, resources: Resources) -> Need | None:
+    """Return what a teacher-forced pass of one model, or of a pair, needs; None when their sizes are not known."""
     known = architectures_of(without_adapter(models))
-    if not known:
+    if known is None:
         return None
     longest = memory.context_tokens(known, new_tokens=new_tokens)
-    if isinstance(judge, RewardModel):
-        return memory.classifying(known[0], tokens=longest, itemsize=resources.hardware.itemsize)
     # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
     rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
-    shared = isinstance(judge, ImplicitReward) and is_adapter(judge.post)
+    itemsize = resources.hardware.itemsize
     return memory.scoring(
-        known, tokens=rows * longest, longest=longest, itemsize=resources.hardware.itemsize, shared=shared
+        known, tokens=rows * longest, longest=longest, itemsize=itemsize, shared=is_adapter(models[0])
     )
+
+
+def classifying_need(model: Model, *, new_tokens: int, resources: Resources) -> Need | None:
+    """Return what a reward model needs; None when its size is not known."""
+    known = architecture_of(model)
+    if known is None:
+        return None
+    tokens = memory.context_tokens([known], new_tokens=new_tokens)
+    return memory.classifying(known, tokens=tokens, itemsize=resources.hardware.itemsize)

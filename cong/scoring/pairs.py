@@ -9,12 +9,15 @@ All write `pairs.parquet` (prompt_id, prompt, chosen, rejected, and the rewards 
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 from cong.data import PAIRS, RESPONSES, SCORES, Row, by_prompt, read_rows, write_rows
 from cong.data.conversations import MESSAGES
 from cong.data.finite import check_finite
 from cong.errors import NothingLeft
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,16 @@ class BestAgainstWorst(Stage):
     """
 
     scored: Stage
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return self.scored.prompt_count()
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self.scored.evaluated_model
 
     def run(self, ctx: Context) -> None:
         candidates: dict[str, list[Row]] = defaultdict(list)
@@ -50,6 +63,12 @@ class PreferencePairs(Stage):
 
     chosen: Stage
     rejected: Stage
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return self.chosen.row_count()
 
     def run(self, ctx: Context) -> None:
         chosen, rejected = (_responses(ctx, side) for side in (self.chosen, self.rejected))
@@ -83,6 +102,12 @@ class ConfidentPairs(Stage):
         if not self.margin >= 0:
             raise ValueError(f"margin = {self.margin} is below 0")
 
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return self.pairs.row_count()
+
     def run(self, ctx: Context) -> None:
         gaps = _gaps(ctx, self.chosen, self.rejected)
         given = read_rows(ctx.path(self.pairs) / PAIRS)
@@ -113,6 +138,9 @@ class PairAgreement(Stage):
     pairs: PreferencePairs | ConfidentPairs
     chosen: Stage
     rejected: Stage
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         scored = _gaps(ctx, self.chosen, self.rejected)

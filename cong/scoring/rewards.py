@@ -1,19 +1,34 @@
-"""Judges: what gives a response its reward. A judge is a value; `Score` is the stage that asks it.
+"""The rewards that there are; `cong.scoring.reward` says what a reward is.
 
 ExactReward(world=world)                      the reward that defines the synthetic chat world
 RewardModel(model=armorm)                     a sequence classifier
 ImplicitReward(post=weak_aligned, pre=weak)   log pi_r - log pi_ref of a weak pair
 Likelihood(model=student)                     log pi of one model
 AnswerMatch()                                 1 when the final answer is that of the row's reference
-UnitTests()                          1 when the code passes the row's reference, which is tests
+UnitTests()                                   1 when the code passes the row's reference, which is tests
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from cong.data import REFERENCE, Row
+from cong.data.answers import final_answer, same_answer
+from cong.data.map_rows import Worker, map_rows
+from cong.graph.demand import Demand
 from cong.graph.fingerprint import canonical, fields_of
+from cong.graph.need import Need
+from cong.graph.resources import Resources
+from cong.graph.stage import Context
 from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe
 from cong.sandbox import Limits
+from cong.scoring.needs import classifying_need, logprob_need
+from cong.scoring.reward import ModelReward, Reward
+from cong.scoring.scored import SPOKEN
+from cong.scoring.scorers import LogprobScorer, RewardScorer, TestRunner
 from cong.synthetic.world import World
 
 SCORED = 2
@@ -23,7 +38,7 @@ EXTRACTED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactReward:
+class ExactReward(Reward):
     """The reward that defines the synthetic world."""
 
     world: World
@@ -31,9 +46,15 @@ class ExactReward:
     def __str__(self) -> str:
         return "exact"
 
+    def of(self, row: Row) -> float:
+        from cong.synthetic.reward import exact_reward
+
+        finished = row["finish_reason"] == "stop"
+        return exact_reward(self.world, prompt=row["prompt"], response=row["response"], finished=finished)
+
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModel:
+class RewardModel(ModelReward):
     """A sequence-classification model with one score per conversation, such as ArmoRM.
 
     Of a classifier with several labels, `label` says whose logit is the reward, counted from 0.
@@ -50,14 +71,29 @@ class RewardModel:
     def __str__(self) -> str:
         return describe(self.model).split("/")[-1]
 
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (self.model,)
+
+    def check(self) -> None:
+        check_model(self.model)
+
+    def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
+        return classifying_need(self.model, new_tokens=new_tokens, resources=resources)
+
+    def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
+        trusted = isinstance(self.model, HubModel) and self.model.trust_remote_code
+        return RewardScorer(directories, resources, trust_remote_code=trusted, label=self.label)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ImplicitReward:
+class ImplicitReward(ModelReward):
     """log pi_r(y|x) - log pi_ref(y|x) of a weak pair, in nats, by a teacher-forced pass (Eq. 4 and 6 without beta).
 
     x and y are the tokens that the pair decoded, with the template of pi_r and the end token that ended the row.
     """
 
+    COLUMNS = SPOKEN
     post: Model
     pre: Model
 
@@ -68,11 +104,27 @@ class ImplicitReward:
     def __str__(self) -> str:
         return "implicit"
 
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (self.post, self.pre)
+
+    def check(self) -> None:
+        check_model(self.post, adapter=True)
+        check_model(self.pre)
+        check_same_tokenizer(self.post, self.pre)
+
+    def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
+        return logprob_need(self.models, new_tokens=new_tokens, resources=resources)
+
+    def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
+        return LogprobScorer(directories, resources)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Likelihood:
+class Likelihood(ModelReward):
     """log pi(y|x) of one model, in nats, by a teacher-forced pass (`cong.data.formatting`)."""
 
+    COLUMNS = SPOKEN
     model: Model
 
     def identity(self) -> Any:
@@ -82,10 +134,25 @@ class Likelihood:
     def __str__(self) -> str:
         return "likelihood"
 
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (self.model,)
+
+    def check(self) -> None:
+        check_model(self.model)
+
+    def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
+        return logprob_need(self.models, new_tokens=new_tokens, resources=resources)
+
+    def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
+        return LogprobScorer(directories, resources)
+
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerMatch:
+class AnswerMatch(Reward):
     """1 when the final answer equals the reference of the prompt, else 0 (`cong.data.answers`)."""
+
+    NEEDS_REFERENCE = True
 
     def identity(self) -> Any:
         """Return the version of what is found in a response."""
@@ -94,11 +161,15 @@ class AnswerMatch:
     def __str__(self) -> str:
         return "answer"
 
+    def of(self, row: Row) -> float:
+        return float(same_answer(final_answer(row["response"]), row[REFERENCE]))
+
 
 @dataclass(frozen=True, kw_only=True)
-class UnitTests:
+class UnitTests(Reward):
     """1 when the code of a response passes the tests that are the prompt's reference, in the sandbox, else 0."""
 
+    NEEDS_REFERENCE = True
     cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
 
@@ -114,31 +185,16 @@ class UnitTests:
         """What a program may use."""
         return Limits(cpu_seconds=self.cpu_seconds, memory_bytes=self.memory_bytes)
 
-
-Judge = ExactReward | RewardModel | ImplicitReward | Likelihood | AnswerMatch | UnitTests
-NeedsReference = AnswerMatch | UnitTests
-
-
-def judge_models(judge: Judge) -> tuple[Model, ...]:
-    """Return the models that a judge holds, the aligned one of a pair first."""
-    if isinstance(judge, ImplicitReward):
-        return (judge.post, judge.pre)
-    return (judge.model,) if isinstance(judge, RewardModel | Likelihood) else ()
-
-
-def trusts_remote_code(judge: RewardModel) -> bool:
-    """Tell whether the experiment allows the code that lies beside a reward model."""
-    return isinstance(judge.model, HubModel) and judge.model.trust_remote_code
-
-
-def check_judge(judge: Judge) -> None:
-    """Raise `UserError` for what can be seen to be missing before anything runs."""
-    implicit = isinstance(judge, ImplicitReward)
-    for index, model in enumerate(judge_models(judge)):
-        check_model(model, adapter=implicit and index == 0)
-    if isinstance(judge, ImplicitReward):
-        check_same_tokenizer(judge.post, judge.pre)
-    if isinstance(judge, UnitTests):
+    def check(self) -> None:
         from cong.sandbox import check_sandbox
 
         check_sandbox()
+
+    def demand(self, resources: Resources) -> Demand:
+        return Demand(cpus=resources.hardware.threads)
+
+    def score(self, ctx: Context, rows: Sequence[Row], *, max_error_share: float) -> list[Row]:
+        # Programs are run by this process: an actor would hold a GPU for them.
+        here = dataclasses.replace(ctx, resources=ctx.resources.changed(actors=0))
+        runner = partial(TestRunner, self.limits, ctx.resources)
+        return map_rows(here, runner, list(rows), max_error_share=max_error_share)

@@ -1,54 +1,23 @@
 """The workers that score: each holds what its judge needs and yields rows with their reward."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cong.data import REFERENCE, Row
-from cong.data.answers import final_answer, same_answer
-from cong.data.formatting import STOP_TOKEN, TOKENS, ResponseTokens, prompt_tokens
+from cong.data.conversations import conversation
+from cong.data.formatting import ResponseTokens, prompt_tokens
 from cong.data.programs import program_of
 from cong.errors import UserError
 from cong.generation.loading import check_vocabularies, load_models, load_tokenizers
 from cong.graph.resources import Resources
 from cong.models.chat import encode_chat, load_tokenizer
 from cong.sandbox import Limits, run_many
-from cong.synthetic.world import World
+from cong.scoring.scored import UNCHECKED, scored
 
-KEPT = ("row_id", "prompt_id", "prompt", "sample", "response", "num_tokens", "finish_reason", "error")
-SPOKEN = (*KEPT, TOKENS, STOP_TOKEN)
-"""Columns from which a response is scored token by token; files of earlier versions, or of others, lack some."""
 BATCH = 32
 CHUNK = 8 * BATCH  # Rows of similar length within a chunk share a batch.
 Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 """Of a prompt and of its response."""
-_UNCHECKED = "the prompt has no reference to check a response against"
-
-
-def exact_row(world: World, row: Row) -> Row:
-    """Return a row with the exact reward of its response."""
-    from cong.synthetic.reward import exact_reward
-
-    if row["error"] is not None:
-        return scored(row, None)
-    finished = row["finish_reason"] == "stop"
-    return scored(row, exact_reward(world, prompt=row["prompt"], response=row["response"], finished=finished))
-
-
-def answer_row(row: Row) -> Row:
-    """Return a row with 1 or 0: whether its final answer is right."""
-    if row["error"] is not None:
-        return scored(row, None)
-    if not row.get(REFERENCE):
-        return scored(row, None, error=_UNCHECKED)
-    return scored(row, float(same_answer(final_answer(row["response"]), row[REFERENCE])))
-
-
-def scored(row: Row, reward: float | None, *, error: str | None = None) -> Row:
-    """Return the columns that are kept of a row, and its reward; one that is infinite or no number is an error."""
-    if reward is not None and not math.isfinite(reward):
-        reward, error = None, f"the reward is {reward}"
-    return {**{name: row[name] for name in KEPT}, "reward": reward, "error": row["error"] or error}
 
 
 class TestRunner:
@@ -63,7 +32,7 @@ class TestRunner:
         """Yield every row with 1 when its code passes, else 0."""
         good = [row for row in rows if row["error"] is None and row.get(REFERENCE)]
         bad = (row for row in rows if row["error"] is not None or not row.get(REFERENCE))
-        yield from (scored(row, None, error=_UNCHECKED) for row in bad)
+        yield from (scored(row, None, error=UNCHECKED) for row in bad)
         for start in range(0, len(good), CHUNK):
             batch = good[start : start + CHUNK]
             jobs = [(program_of(row["response"]), row[REFERENCE]) for row in batch]
@@ -187,7 +156,7 @@ class RewardScorer:
         """Return the tokens of the conversation, or why this row has no score."""
         if row["error"] is not None:
             return row["error"]
-        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
+        turns = [*conversation(row), {"role": "assistant", "content": row["response"]}]
         try:
             tokens = encode_chat(self.tokenizer, turns, open_turn=False)
         except Exception as error:

@@ -1,11 +1,13 @@
 """Stages that make the synthetic world's prompts, tokenizer and pretrained models."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cong.data import PROMPTS, check_prompts, write_rows
 from cong.graph.journal import truncate_metrics
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.models.architecture import Architecture
 from cong.synthetic.domain import Domain
 from cong.synthetic.models import Size, architecture, pretrain
@@ -19,12 +21,20 @@ LOG_EVERY = 10
 class BuildTokenizer(Stage):
     """A byte-pair tokenizer with the chat template of a family, trained on the world's corpus."""
 
+    GIVEN = True
     VERSION = 2
     world: Domain
     family: Family
 
     def label(self) -> str:
         return self.family
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self
 
     def run(self, ctx: Context) -> None:
         build_tokenizer(self.world, family=self.family, directory=ctx.out / "tokenizer")
@@ -34,6 +44,7 @@ class BuildTokenizer(Stage):
 class Pretrain(Stage):
     """A base model of one size, trained on the world's corpus: what a hub's checkpoint is elsewhere."""
 
+    GIVEN = True
     world: Domain
     family: Family
     size: Size
@@ -50,6 +61,13 @@ class Pretrain(Stage):
     def architecture(self) -> Architecture:
         """The model in numbers."""
         return architecture(self.family, self.size)
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self
 
     def run(self, ctx: Context) -> None:
         seen: list[int] = []
@@ -90,6 +108,12 @@ class SyntheticPrompts(Stage):
 
     def label(self) -> str:
         return f"{self.split},n={self.count}"
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return self.count
 
     def run(self, ctx: Context) -> None:
         rows = make_prompts(self.world, split=self.split, count=self.count, seed=self.seed)

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.synthetic.world import (
     CLOSING,
     GOOD_OPENER,
@@ -51,6 +53,9 @@ class WorldTasks(Stage):
 
     def label(self) -> str:
         return f"n={self.count}"
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         for name in (*CHOICES, GENERATED):

@@ -15,11 +15,14 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import Work
 from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
+from cong.models.work import ROW_TOKENS, TRAINING, arithmetic_seconds, weight_bytes
 from cong.training.endings import check_ending, check_ending_at_hand
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
 from cong.training.order import accumulation_steps
+from cong.training.reference import FrozenPass
 from cong.training.rows import TokenRows
 
 SCHEDULERS = (
@@ -103,6 +106,24 @@ class Finetune(Stage):
             checkpointing=execution.hardware.device == "cuda",
             whole_logits=self.WHOLE_LOGITS,
         )
+
+    def work(self, resources: Resources) -> Work:
+        operations = TRAINING * self.epochs * self.SEQUENCES * ROW_TOKENS * self.data.row_count()
+        seconds = arithmetic_seconds(self.model, operations=operations, resources=resources)
+        return Work(gpu_seconds=seconds, disk_bytes=weight_bytes(self.model))
+
+    def row_count(self) -> int:
+        return self.data.row_count()
+
+    @property
+    def evaluated_model(self) -> Any:
+        return self
+
+    @property
+    def trainings(self) -> tuple[Stage, ...]:
+        passes = (stage for stage in self.inputs if isinstance(stage, FrozenPass))
+        before = self.model.trainings if isinstance(self.model, Stage) else ()
+        return (self, *passes, *before)
 
     def run(self, ctx: Context) -> None:
         accumulation_steps(global_batch_size=self.global_batch_size, resources=ctx.resources)

@@ -14,7 +14,9 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import Work
 from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
+from cong.models.work import FORWARD, ROW_TOKENS, arithmetic_seconds
 from cong.training.launch import launch
 from cong.training.rows import preference_rows
 
@@ -45,6 +47,13 @@ class FrozenPass(Stage):
 
     def parameters(self) -> int | None:
         return largest(self.model)
+
+    def work(self, resources: Resources) -> Work:
+        operations = FORWARD * self.SEQUENCES * ROW_TOKENS * self.data.row_count()
+        return Work(gpu_seconds=arithmetic_seconds(self.model, operations=operations, resources=resources))
+
+    def row_count(self) -> int:
+        return self.data.row_count()
 
     def memory(self, resources: Resources) -> Need | None:
         execution, model = self.execution(resources), architecture_of(self.model)

@@ -20,7 +20,9 @@ from cong.evaluation.rating.agreement import Preferences, agreements, orders, wi
 from cong.evaluation.rating.sample import KEY, RatingSample
 from cong.evaluation.rating.sample import RATINGS as CHOICES
 from cong.evaluation.rating.simulated import RATED, SimulatedRaters
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 
 RATINGS = "ratings.parquet"
 AGREEMENT = "agreement.parquet"
@@ -42,6 +44,9 @@ class Ratings(Stage):
         files = [file for file in self.files if isinstance(file, LocalFile)]
         if files or not self.files:
             self._read(files)
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         key = {row["item"]: row for row in read_rows(ctx.path(self.sample) / KEY)}

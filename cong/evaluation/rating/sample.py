@@ -17,7 +17,9 @@ from cong.data import Row, read_rows, write_rows
 from cong.errors import UserError
 from cong.evaluation.compare import COMPARISONS, Compare
 from cong.graph.journal import replace_text
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 
 PAGE = "rating.html"
 TABLE = "rating.csv"
@@ -49,6 +51,9 @@ class RatingSample(Stage):
     def sample_id(self) -> str:
         """What pages, and the ratings made with them, are known by."""
         return self.fingerprint[:_ITEM_DIGITS]
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         compared = {name: _good_rows(read_rows(ctx.path(one) / COMPARISONS)) for name, one in self.methods}

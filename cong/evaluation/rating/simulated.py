@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from cong.evaluation.judging.local import NoisyComparison, Pair
 from cong.evaluation.rating.sample import RATINGS, TABLE, RatingSample
+from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
+from cong.graph.work import LITTLE, Work
 from cong.synthetic.world import World
 
 RATED = "ratings.csv"
@@ -29,6 +31,9 @@ class SimulatedRaters(Stage):
 
     def label(self) -> str:
         return f"{self.raters}_raters,noise={self.noise:g}"
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
 
     def run(self, ctx: Context) -> None:
         with (ctx.path(self.sample) / TABLE).open(newline="") as file:
