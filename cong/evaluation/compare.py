@@ -92,6 +92,9 @@ class Compare(Stage):
     def demand(self, resources: Resources) -> Demand:
         return Demand(cpus=1)
 
+    def work(self, resources: Resources) -> Work:
+        return Work(requests=self.judge.GAMES * self.responses.row_count())
+
     @property
     def evaluated_model(self) -> Any:
         return self.responses.evaluated_model

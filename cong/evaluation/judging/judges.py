@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from cong.data.prompts import LocalFile
 from cong.evaluation.arena_hard import Version, share_of_a, verdict_of
@@ -34,6 +34,9 @@ class AlpacaEval2:
 
     `tables` is the benchmark's `df_gamed.csv`, for LC on its own prompts.
     """
+
+    GAMES: ClassVar[int] = 1
+    """Requests per pair."""
 
     model: str = "gpt-4-1106-preview"
     template: Template = ALPACA_EVAL_2
@@ -81,6 +84,9 @@ class ArenaHardJudge:
     Its answers are read as the benchmark of that version reads them (`cong.evaluation.arena_hard`). One thing is left
     out: a v0.1 judgment without a verdict is not continued by a second question.
     """
+
+    GAMES: ClassVar[int] = 2
+    """Requests per pair."""
 
     version: Version
     model: str = "gpt-4-1106-preview"

@@ -9,6 +9,7 @@ What is compared, and the verdict, are those of all judges.
 import math
 import random
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cong.synthetic.world import World
 
@@ -36,6 +37,9 @@ class Verdict:
 class ExactComparison:
     """Compares by the exact reward of the synthetic world; equal rewards are a draw."""
 
+    GAMES: ClassVar[int] = 0
+    """Requests per pair."""
+
     world: World
 
     def __str__(self) -> str:
@@ -54,6 +58,9 @@ class NoisyComparison:
     Every response's reward is seen with a normal error of `noise`, and `per_word` for each of its words on top. The
     error depends on seed, prompt and response alone: asked again the judge says the same, and two seeds are two judges.
     """
+
+    GAMES: ClassVar[int] = 0
+    """Requests per pair."""
 
     world: World
     noise: float
