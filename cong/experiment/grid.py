@@ -120,7 +120,7 @@ def merge(found: Sequence[tuple[Point, list[Cell]]]) -> list[Cell]:
 
 
 def _with_point(cell: Cell, point: Point) -> Cell:
-    values = {axis: value[0] if isinstance(value, tuple) else value for axis, value in point.items()}
+    values: dict[str, Any] = {axis: value[0] if isinstance(value, tuple) else value for axis, value in point.items()}
     return Cell(stage=cell.stage, axes={**values, **cell.axes})
 
 

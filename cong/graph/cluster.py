@@ -1,11 +1,14 @@
 """The connection to Ray: a Ray on this machine, or a cluster at an address."""
 
+# pyright: basic
+# Ray states no types of what is used here.
+
 import contextlib
 import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from cong.errors import UserError
@@ -17,7 +20,7 @@ CONNECT_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def connected(resources: Resources) -> Iterator[Capacity]:
+def connected(resources: Resources) -> Generator[Capacity]:
     """Connect to Ray, yield what its nodes have, and disconnect. A connection that exists is used and left open."""
     import ray
 

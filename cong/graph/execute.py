@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -150,7 +150,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def output_to(path: Path) -> Iterator[None]:
+def output_to(path: Path) -> Generator[None]:
     """Send everything that this process and its children write to the terminal into the file `path` instead."""
     path.parent.mkdir(parents=True, exist_ok=True)
     saved = [os.dup(1), os.dup(2)]

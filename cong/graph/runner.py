@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -193,7 +193,7 @@ def _outcome(future: Future[str]) -> tuple[BaseException | None, str | None]:
 
 
 @contextlib.contextmanager
-def executor(resources: Resources) -> Iterator[tuple[Start, Capacity]]:
+def executor(resources: Resources) -> Generator[tuple[Start, Capacity]]:
     """Yield what starts a stage, and how much of everything there is."""
     if not resources.cluster.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
@@ -244,7 +244,8 @@ def _started(task: Assignment, demand: Demand, strategy: Any) -> "Future[str]":
     import ray
 
     cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
-    remote = ray.remote(_execute_with_log).options(
+    task_of: Any = ray.remote(_execute_with_log)
+    remote = task_of.options(
         num_cpus=cpus,
         num_gpus=gpus,
         # Ray counts no end that is for want of memory: it would try for ever. So the schedule counts.

@@ -7,6 +7,9 @@ Address, region and credentials are what the file system itself takes from the e
 `AWS_ACCESS_KEY_ID`, ...): no secret stands in a URL.
 """
 
+# pyright: basic
+# fsspec states no types of what is used here.
+
 import errno
 import logging
 import sys
@@ -200,14 +203,14 @@ class BucketLease(lease.Lease):
         self._number = 0
         """Of the latest lease that was seen, and once it is held of ours."""
 
-    def _current(self) -> dict[str, Any] | None:
+    def current(self) -> dict[str, Any] | None:
         keys = self._bucket.keys(self._prefix)
         self._number = int(keys[-1].rpartition("/")[2]) if keys else 0
         data = self._bucket.read(self._key(self._number))
         found = None if data is None else lease.described(data, version=self._number)
         return None if found is None or found.get("released") else found
 
-    def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
+    def try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
         if seen is not None and not dead and not lease.is_gone(seen):
             return False
         created = self._bucket.create(self._key(self._number + 1), self._state())
