@@ -30,6 +30,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray Train looks at its workers every 2 s, and has one process more, for nodes that are about to be taken away.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 # Tests in the background of a shell are started deaf to interrupts, and so would be all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -14,12 +14,12 @@ from cong.synthetic.world import World
 WORLD = World(categories=2, attributes=2)
 
 
-def small_scale(*, prompts: int = 48, steps: int = 60) -> Scale:
-    training = {"global_batch_size": 32, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
+def small_scale(*, batch: int = 32) -> Scale:
+    training = {"global_batch_size": batch, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
     return dataclasses.replace(
         scale("tiny"),
-        model=lambda family, size, seed: small_model(family, size, seed, steps=steps),
-        prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=prompts, seed=seed),
+        model=small_model,
+        prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=48, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=WORLD, split="heldout", count=8),
         judge=lambda seed: ExactReward(world=WORLD),
         contests=lambda seed: _contests(ExactComparison(world=WORLD)),
@@ -37,25 +37,24 @@ def _contests(judge: ExactComparison | NoisyComparison) -> tuple[Contest, ...]:
     return (Contest(name="against Base", prompts=heldout, judge=judge),)
 
 
-def small_model(family: str, size: str, seed: int, *, steps: int = 60) -> Pretrain:
+def small_model(family: str, size: str, seed: int) -> Pretrain:
     return Pretrain(
         world=WORLD,
         family=family,  # pyright: ignore[reportArgumentType]
         size=size,  # pyright: ignore[reportArgumentType]
         tokenizer=BuildTokenizer(world=WORLD, family=family),  # pyright: ignore[reportArgumentType]
-        steps=steps,
+        steps=60,
         batch_documents=16,
         learning_rate=4e-3,
         seed=seed,
     )
 
 
-def cells(
-    given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, steps: int = 60, weak: bool = False
-) -> list[Cell]:
-    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, steps=steps))
+def cells(given, *, alpha: float = 0.4, beta: float = 0.5, batch: int = 32, weak: bool = False) -> list[Cell]:
+    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(batch=batch))
     if weak:
-        return [Cell(stage=methods.dpo(t), axes={"method": "weak alignment"})]
+        apart = dataclasses.replace(t.respond(t.weak, **t.scale.candidates), seed=1)
+        return [Cell(stage=stage, axes={"method": stage.name}) for stage in (apart, methods.dpo(t))]
     rows = {
         "Base": methods.base(t),
         "Weak SFT (pre)": methods.weak_sft_pre(t),
