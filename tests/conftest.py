@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+import gc
 import logging
 import os
 import shutil
@@ -25,6 +26,8 @@ SLOW = {
     "test_training_beginnings", "test_training_loop", "test_training_ray", "test_training_resume",
 }  # fmt: skip
 """Files that start a cluster or a server, kill processes, or train: `make test-quick` leaves them out."""
+SLOW_FIXTURES = {"ray_of_two_cpus", "small_run"}
+"""What uses one of these is slow, wherever it is."""
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -39,8 +42,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    # The large libraries are imported by now. Trainers collect garbage time and again, and would look through all that.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -49,6 +58,17 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
     made.prepare()
     return made
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The database that MLflow makes in a store, made once: that takes seconds."""
+    from cong.tracking import database
+    from cong.tracking.server import connect
+
+    root = tmp_path_factory.mktemp("database")
+    database.prepare(root, connect=connect)
+    return (root / database.NAME).read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ is the standard library's; it does not import Ray, which reads its settings from
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = [
-    "pytest", "psutil", "datasets", "mlflow", "matplotlib.figure", "transformers.trainer", "trl.trainer.dpo_trainer",
-    "trl.trainer.sft_trainer", "cong.training.trainers", "cong.training.callbacks", "cong.decoding.slots",
+    "pytest", "psutil", "datasets", "matplotlib.figure", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
+    "transformers.trainer", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "cong.training.trainers",
+    "cong.training.callbacks", "cong.decoding.slots",
 ]  # fmt: skip
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(LIBRARIES)
@@ -76,6 +78,7 @@ def _become(function: Callable[..., Any], arguments: tuple, env: dict[str, str],
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    sys.path[:0] = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
@@ -85,6 +88,8 @@ def _become(function: Callable[..., Any], arguments: tuple, env: dict[str, str],
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(OSError):
             os.set_inheritable(descriptor, descriptor < 3)
+    # What the libraries made when they were imported is no garbage, and would be looked through time and again.
+    gc.freeze()
     try:
         function(*arguments)
     finally:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT
-from forked import Forked, run_command_line
+from commands import ROOT, start
+from forked import Forked
 from toy import INLINE
 
 from cong.data import RESPONSES, read_rows
@@ -22,6 +22,7 @@ from cong.graph.runner import Runner
 from cong.graph.stage import Stage
 from cong.graph.store import RECORD, SUCCESS, Store
 from cong.run.launch import Job, prepare
+from cong.tracking import database
 
 EXPERIMENT = ROOT / "tests" / "small.py"
 KINDS = (
@@ -49,8 +50,10 @@ checkpoint_seconds = 0.0
 """
 
 
-def test_a_driver_killed_inside_every_kind_of_stage_loses_nothing(small_run, tmp_path):
+def test_a_driver_killed_inside_every_kind_of_stage_loses_nothing(small_run, tmp_path, empty_database):
     store, on_ray = tmp_path / "store", _profile(tmp_path, PROFILE)
+    store.mkdir()
+    (store / database.NAME).write_bytes(empty_database)
     alone = _profile(tmp_path, f"ray = false\n{PROFILE}", name="alone")
     whole = {_place(stage) for stage in small_run.plan.stages}
     finished: dict[str, float] = {}
@@ -116,7 +119,7 @@ def _copy(store: Store, target: Path, stages: list[Stage], *, but: Stage) -> Sto
 
 def _start(store: Path, profile: Path, *more: str) -> Forked:
     where = ["--store", str(store), "--profile", str(profile)]
-    return Forked(run_command_line, "run", str(EXPERIMENT), *where, *more, env=dict(os.environ), cwd=ROOT)
+    return start("run", str(EXPERIMENT), *where, *more, env={})
 
 
 def _place(stage: Stage) -> str:

@@ -30,14 +30,6 @@ def own_database(monkeypatch, tmp_path):
     monkeypatch.setattr(database, "_LINKS", tmp_path / "links")
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A database of MLflow, made once: that takes a second."""
-    root = tmp_path_factory.mktemp("database")
-    database.prepare(root, connect=connect)
-    return (root / database.NAME).read_bytes()
-
-
 @pytest.fixture
 def tracked_store(store, empty_database):
     (store.root / database.NAME).write_bytes(empty_database)
