@@ -26,6 +26,11 @@ SLOW = {
     "test_training_beginnings", "test_training_loop", "test_training_ray", "test_training_resume",
 }  # fmt: skip
 """Files that start a cluster or a server, kill processes, or train: `make test-quick` leaves them out."""
+CLUSTERS = {
+    "test_faults", "test_generation", "test_graph", "test_kills", "test_local_cluster", "test_object_store_nodes",
+    "test_slurm", "test_submit", "test_sweep", "test_tracking", "test_training_ray",
+}  # fmt: skip
+"""Files that start clusters or servers: of two test processes only one does that, and at no time are there two."""
 SLOW_FIXTURES = {"ray_of_two_cpus", "small_run"}
 """What uses one of these is slow, wherever it is."""
 
@@ -40,10 +45,15 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        # The longest group of all first: the other process has the files meanwhile.
+        items.sort(key=lambda item: item.path.stem not in CLUSTERS)
     for item in items:
         if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        # A file stays in one process, and so do its fixtures.
+        item.add_marker(pytest.mark.xdist_group("clusters" if item.path.stem in CLUSTERS else item.path.stem))
 
 
 def pytest_collection_finish() -> None:

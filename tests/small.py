@@ -14,12 +14,12 @@ from cong.synthetic.world import World
 WORLD = World(categories=2, attributes=2)
 
 
-def small_scale(*, batch: int = 32) -> Scale:
+def small_scale(*, prompts: int = 48, batch: int = 32) -> Scale:
     training = {"global_batch_size": batch, "max_length": 128, "learning_rate": 1e-3, "epochs": 1}
     return dataclasses.replace(
         scale("tiny"),
         model=small_model,
-        prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=48, seed=seed),
+        prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=prompts, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=WORLD, split="heldout", count=8),
         judge=lambda seed: ExactReward(world=WORLD),
         contests=lambda seed: _contests(ExactComparison(world=WORLD)),
@@ -50,8 +50,10 @@ def small_model(family: str, size: str, seed: int) -> Pretrain:
     )
 
 
-def cells(given, *, alpha: float = 0.4, beta: float = 0.5, batch: int = 32, weak: bool = False) -> list[Cell]:
-    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(batch=batch))
+def cells(
+    given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, batch: int = 32, weak: bool = False
+) -> list[Cell]:
+    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, batch=batch))
     if weak:
         apart = dataclasses.replace(t.respond(t.weak, **t.scale.candidates), seed=1)
         return [Cell(stage=stage, axes={"method": stage.name}) for stage in (apart, methods.dpo(t))]
