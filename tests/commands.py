@@ -18,7 +18,7 @@ def start(*arguments: str, env: dict[str, str]) -> Forked:
 def cong(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
     """Return the exit code, and what was written to standard output and standard error."""
     process = start(*arguments, env=env)
-    return process.wait(timeout=120), process.output()
+    return process.wait(timeout=300), process.output()
 
 
 def one_line(code: int, output: str, message: str) -> None:

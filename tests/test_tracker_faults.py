@@ -154,7 +154,7 @@ def test_an_artifact_store_that_never_answers_keeps_nobody_waiting(tracked_store
     started = time.monotonic()
     track(tracked_store, numbers("a", "b"), between=hang)
     never.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
     assert "takes no files in time" in capsys.readouterr().err
     assert runs(tracked_store)["a=0"].info.status == "FINISHED"
 
