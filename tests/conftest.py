@@ -45,6 +45,8 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# First, for pytest-xdist reads the marks in its own turn.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         # The longest group of all first: the other process has the files meanwhile.
