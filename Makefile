@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_TESTS := tests/inside_vllm
 # All tests of clusters are in one of the two: see tests/conftest.py.
-TWO_PROCESSES := -n 2 --dist loadgroup --no-loadscope-reorder
+TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet

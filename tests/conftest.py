@@ -45,8 +45,6 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# First, for pytest-xdist reads the marks in its own turn.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         # The longest group of all first: the other process has the files meanwhile.
@@ -54,8 +52,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-        # A file stays in one process, and so do its fixtures.
-        item.add_marker(pytest.mark.xdist_group("clusters" if item.path.stem in CLUSTERS else item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file whole to one of the test processes, and all files of clusters to the same."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "clusters" if Path(file).stem in CLUSTERS else file
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
