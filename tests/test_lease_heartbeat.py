@@ -19,7 +19,7 @@ def beat(directory):
 
 
 def goes_on(directory):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             before = beat(directory)
