@@ -33,10 +33,9 @@ _DEATHS = {"memory": 2, "process": 2, "node": 20}
 """How often a stage is tried again, by what was lost; a node that goes, as cheap ones do, is no fault of its stages."""
 REST_SECONDS = 5.0
 """What ended for want of memory is gone by then."""
-_MEMORY = (
-    "its node ran out of memory, and Ray ended its process, every time it was tried: "
-    "use a smaller micro_batch or slots, fewer actors or workers at a time, or nodes with more memory"
-)
+_MEMORY = """\
+its node ran out of memory, and Ray ended its process, every time it was tried: use a smaller micro_batch or slots, \
+fewer actors or workers at a time, or nodes with more memory"""
 _PLACED_AT_ONCE = 16
 
 Start = Callable[[Assignment], "Future[str]"]
@@ -243,17 +242,17 @@ def _pass_on(done: "Future[str]", future: "Future[str]") -> None:
 def _started(task: Assignment, demand: Demand, strategy: Any) -> "Future[str]":
     import ray
 
-    cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
-    task_of: Any = ray.remote(_execute_with_log)
-    remote = task_of.options(
-        num_cpus=cpus,
-        num_gpus=gpus,
+    held = Demand(cpus=0) if demand.in_children else demand
+    remote: Any = ray.remote(_execute_with_log)
+    started = remote.options(
+        num_cpus=held.cpus,
+        num_gpus=held.gpus,
         # Ray counts no end that is for want of memory: it would try for ever. So the schedule counts.
         max_retries=0,
         scheduling_strategy=strategy,  # Not into the resources of the Tune trial, if any, that asks for it.
         name=task.stage.title,
     )
-    return remote.remote(task).future()
+    return started.remote(task).future()
 
 
 def _execute_with_log(task: Assignment) -> str:
