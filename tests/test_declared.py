@@ -61,7 +61,7 @@ def undeclared(names: set[str], known: set[str]) -> list[str]:
 
 
 def test_every_package_that_cong_imports_is_declared():
-    assert undeclared(imported(ROOT / "cong"), declared("judges", "downstream", "search", "vllm")) == []
+    assert undeclared(imported(ROOT / "cong"), declared("judges", "downstream", "search", "gguf", "vllm")) == []
 
 
 def test_a_package_that_is_not_declared_would_be_seen():
@@ -71,7 +71,10 @@ def test_a_package_that_is_not_declared_would_be_seen():
 
 def test_the_experiments_need_nothing_that_cong_does_not():
     own = {path.stem for path in (ROOT / "experiments").glob("*.py")}
-    assert undeclared(imported(ROOT / "experiments") - own, declared("judges", "downstream", "search", "vllm")) == []
+    assert (
+        undeclared(imported(ROOT / "experiments") - own, declared("judges", "downstream", "search", "gguf", "vllm"))
+        == []
+    )
 
 
 def test_the_environment_of_the_tests_has_every_extra_but_vllm_and_what_only_a_browser_or_google_need():
@@ -83,7 +86,7 @@ def test_the_environment_of_the_tests_has_every_extra_but_vllm_and_what_only_a_b
 
 def test_what_make_installs_is_pinned():
     pins = {distribution(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"}
-    assert declared("dev", "judges", "downstream", "search", "s3") - {"cong"} <= pins
+    assert declared("dev", "judges", "downstream", "search", "s3", "gguf") - {"cong"} <= pins
 
 
 def test_the_version_stands_in_one_place():

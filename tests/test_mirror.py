@@ -104,7 +104,7 @@ def test_each_commit_has_a_copy_of_its_own(copy):
 def test_a_copy_that_does_not_say_its_commit_is_named_and_stands_for_one_only(copy):
     assert mirror(REPO, OLD) == copy
     (line,) = undeclared([Reads(of=hub(OLD)), Reads(of=(hub(OLD),))])
-    assert f"is taken for {OLD}: write the commit into {copy / '.revision'}" in line
+    assert f"is taken for {OLD} (a model under an identity of its own): write the commit" in line
     with pytest.raises(UserError, match="would stand for several commits"):
         undeclared([Reads(of=hub(OLD)), Reads(of=(hub(NEW),))])
 

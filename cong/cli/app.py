@@ -1,4 +1,4 @@
-"""The command `cong`: init, plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
+"""The command `cong`: init, mirror, plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
 
 A user's mistake is one line and exit code 2.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cong.cli import jobs as jobcommands
+from cong.cli import models as modelcommands
 from cong.cli.options import (
     Address,
     ExperimentFile,
@@ -158,7 +159,7 @@ def status(
         jobcommands.show_jobs(address)
 
 
-for command in (jobcommands.submit, jobcommands.logs, jobcommands.cancel):
+for command in (jobcommands.submit, jobcommands.logs, jobcommands.cancel, modelcommands.mirror):
     app.command()(command)
 
 

@@ -79,6 +79,9 @@ class Compare(Stage):
     def work(self, resources: Resources) -> Work:
         return Work(requests=self.judge.GAMES * self.responses.row_count())
 
+    def work(self, resources: Resources) -> Work:
+        return Work(requests=self.judge.GAMES * self.responses.row_count())
+
     @property
     def evaluated_model(self) -> Any:
         return self.responses.evaluated_model

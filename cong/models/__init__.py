@@ -16,12 +16,14 @@ from cong.models.handles import (
     model_dir,
     root_model,
 )
+from cong.models.packaged import PackagedModel, packaged
 
 __all__ = [
     "ASKING_FOR_DATE",
     "HubModel",
     "LocalModel",
     "Model",
+    "PackagedModel",
     "architecture_of",
     "architectures_of",
     "check_hub",
@@ -31,5 +33,6 @@ __all__ = [
     "hub_dir",
     "largest",
     "model_dir",
+    "packaged",
     "root_model",
 ]

@@ -32,12 +32,13 @@ _NOTED_BYTES = 4 << 30
 Signature = list[int]
 
 
-def directory_digest(directory: Path) -> str:
+def directory_digest(directory: Path, *, leaving_out: tuple[str, ...] = ()) -> str:
     """Return 64 hexadecimal digits over names, sizes and contents of the files, but for hidden ones.
 
     Files in subdirectories do not count: a training's own directory holds states there that no model is loaded from.
     """
-    paths = sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = (path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = sorted(path for path in files if path.name not in leaving_out)
     contents = _Remembered(directory.resolve()).contents(paths)
     digest = hashlib.sha256()
     for path in paths:
@@ -51,7 +52,7 @@ class _Remembered:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._path = _cache() / f"{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}.json"
+        self._path = cache_home() / "digests" / f"{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}.json"
 
     def contents(self, paths: list[Path]) -> dict[str, str]:
         """Return the digest of every file by its name, reading those that are new or were changed."""
@@ -79,9 +80,9 @@ class _Remembered:
             replace_text(self._path, json.dumps(entries))
 
 
-def _cache() -> Path:
-    home = os.environ.get(CACHE)
-    return Path(home) / "digests" if home else Path("~/.cache/cong/digests").expanduser()
+def cache_home() -> Path:
+    """Return the directory of what can be made again: `CONG_CACHE`, or that of the user's cache."""
+    return Path(os.environ.get(CACHE) or "~/.cache/cong").expanduser()
 
 
 def _signature(path: Path) -> Signature:

@@ -19,7 +19,9 @@ from cong.graph.stage import Context, Stage
 from cong.models.architecture import PUBLISHED, Architecture, read_architecture
 from cong.models.chat import CHAT_DATE, asks_for_date
 from cong.models.digests import directory_digest
-from cong.models.mirror import copy_of, mirror
+from cong.models.mirror import MIRROR, copy_identity, copy_of, mirror
+from cong.models.packaged import PackagedModel
+from cong.models.standin import check_unchanged
 from cong.models.weightfiles import check_weight_files
 
 MODEL = "model"
@@ -60,7 +62,29 @@ class LocalModel:
     @property
     def is_adapter(self) -> bool:
         """Whether the directory holds a LoRA adapter, which is the aligned model of a pair with its base."""
-        return (Path(self.path).expanduser() / "adapter_config.json").is_file()
+        return holds_adapter(Path(self.path).expanduser())
+
+    @property
+    def name(self) -> str:
+        """Return its name for a reader."""
+        return self.path
+
+    def directory(self) -> Path:
+        """Return where it lies; raise `UserError` when there is no checkpoint."""
+        return self.checked_path()
+
+    at_hand = directory
+
+    def check(self, *, adapter: bool = False) -> None:
+        """Raise `UserError` when a file is missing or cut off, or it is an `adapter` where none can be used."""
+        path = self.checked_path()
+        check_weight_files(path)
+        if self.is_adapter:
+            _check_adapter(path, allowed=adapter)
+
+    def architecture(self) -> Architecture | None:
+        """Return its numbers, None where its configuration does not say them."""
+        return read_architecture(Path(self.path).expanduser() / "config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +100,72 @@ class HubModel:
             raise ValueError(f"revision {self.revision!r} of {self.repo} is not a commit of 40 hexadecimal digits")
 
     def identity(self) -> Any:
-        """Return the fields, and the date of its chats where its template is known to ask for one."""
-        return {"class": "HubModel", **fields_of(self), **_chat_identity(self.repo in ASKING_FOR_DATE)}
+        """Return the fields, the date of its chats where its template asks for one, and what stands for it here."""
+        return {"class": "HubModel", **fields_of(self), **_chat_identity(self.repo in ASKING_FOR_DATE), **self._copy}
+
+    @functools.cached_property
+    def _copy(self) -> dict[str, Any]:
+        # It travels with the stage: whoever reads the weights compares it with what there is then.
+        return copy_identity(self.repo, self.revision)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is a LoRA adapter, as far as that is known before it is there: never."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """Return its name for a reader."""
+        return self.repo
+
+    def directory(self) -> Path:
+        """Return where it lies, downloading it where needed; raise `UserError` when it is not what was planned."""
+        self._check_planned()
+        return hub_dir(self.repo, self.revision)
+
+    def at_hand(self) -> Path | None:
+        """Return where it lies on this machine, without asking the hub."""
+        if (mirrored := mirror(self.repo, self.revision)) is not None:
+            return mirrored
+        import huggingface_hub
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            return Path(huggingface_hub.snapshot_download(self.repo, revision=self.revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+
+    def check(self, *, adapter: bool = False) -> None:
+        """Raise `UserError` when it is not available, or is not what was planned."""
+        self._check_planned()
+        check_hub(self.repo, self.revision)
+        if "stand_in" in self._copy:
+            check_unchanged(hub_dir(self.repo, self.revision))
+
+    def architecture(self) -> Architecture | None:
+        """Return its numbers without downloading anything, None where they are not known before it is there."""
+        mirrored = copy_of(self.repo, self.revision)
+        known = read_architecture(mirrored / "config.json") if mirrored else None
+        return known or PUBLISHED.get(self.repo)
+
+    def _check_planned(self) -> None:
+        there = copy_identity(self.repo, self.revision)
+        if there != self._copy:
+            raise UserError(
+                f"{self.repo} was planned as {_copy_name(self._copy)}, and {MIRROR} of this process gives "
+                f"{_copy_name(there)}: results of one are never taken for those of the other"
+            )
+
+
+def _copy_name(copy: dict[str, Any]) -> str:
+    if "stand_in" in copy:
+        return f"the stand-in from {copy['stand_in']['file']}"
+    return f"a copy of no commit ({copy['copy'][:12]})" if copy else "the hub's revision"
+
+
+def holds_adapter(directory: Path) -> bool:
+    """Return whether a directory holds a LoRA adapter, in place of whole weights."""
+    return (directory / "adapter_config.json").is_file()
 
 
 def _chat_identity(dated: bool) -> dict[str, str]:
@@ -85,16 +173,13 @@ def _chat_identity(dated: bool) -> dict[str, str]:
     return {"chat_date": CHAT_DATE} if dated else {}
 
 
-Model = Stage | LocalModel | HubModel
+Checkpoint = LocalModel | HubModel | PackagedModel
+Model = Stage | Checkpoint
 
 
 def model_dir(ctx: Context, model: Model) -> Path:
     """Return the directory of a model's checkpoint, downloading it from the hub where needed."""
-    if isinstance(model, Stage):
-        return ctx.path(model) / MODEL
-    if isinstance(model, LocalModel):
-        return model.checked_path()
-    return hub_dir(model.repo, model.revision)
+    return ctx.path(model) / MODEL if isinstance(model, Stage) else model.directory()
 
 
 def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
@@ -109,7 +194,7 @@ def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
 
 @functools.cache
 def check_hub(repo: str, revision: str, *, kind: str = "model") -> None:
-    """Raise `UserError` when a hub name can be had neither from the mirror, nor from the cache, nor from the hub."""
+    """Raise `UserError` when a hub name is available neither from the mirror, nor from the cache, nor from the hub."""
     if mirror(repo, revision) is not None:
         return
     import huggingface_hub
@@ -134,13 +219,8 @@ def _check_online(repo: str, revision: str, kind: str) -> None:
 
 def check_model(model: Model, *, adapter: bool = False) -> None:
     """Raise `UserError` when a model that no stage makes cannot be had, or is an `adapter` where none can be used."""
-    if isinstance(model, LocalModel):
-        path = model.checked_path()
-        check_weight_files(path)
-        if model.is_adapter:
-            _check_adapter(path, allowed=adapter)
-    elif isinstance(model, HubModel):
-        check_hub(model.repo, model.revision)
+    if not isinstance(model, Stage):
+        model.check(adapter=adapter)
 
 
 def _check_adapter(path: Path, *, allowed: bool) -> None:
@@ -170,13 +250,7 @@ def check_same_tokenizer(post: Model, pre: Model) -> None:
 def architecture_of(model: Model) -> Architecture | None:
     """Return a model's numbers, without downloading anything; None where they are not known before it is there."""
     root = root_model(model)
-    if isinstance(root, Stage):
-        return getattr(root, "architecture", None)
-    if isinstance(root, LocalModel):
-        return read_architecture(Path(root.path).expanduser() / "config.json")
-    mirrored = copy_of(root.repo, root.revision)
-    found = read_architecture(mirrored / "config.json") if mirrored else None
-    return found or PUBLISHED.get(root.repo)
+    return getattr(root, "architecture", None) if isinstance(root, Stage) else root.architecture()
 
 
 def architectures_of(models: Iterable[Model]) -> list[Architecture] | None:
@@ -194,9 +268,7 @@ def largest(*models: Model) -> int | None:
 
 def describe(model: Model) -> str:
     """Return a model's name for a reader."""
-    if isinstance(model, Stage):
-        return model.title
-    return model.path if isinstance(model, LocalModel) else model.repo
+    return model.title if isinstance(model, Stage) else model.name
 
 
 def _tokenizer_identity(model: Model) -> Any:
@@ -204,10 +276,8 @@ def _tokenizer_identity(model: Model) -> Any:
         # A pretraining stage names the tokenizer that it was given; other makers of models are not known.
         tokenizer = getattr(model, "tokenizer", None)
         return tokenizer.fingerprint if isinstance(tokenizer, Stage) else None
-    if isinstance(model, HubModel):
-        directory = mirror(model.repo, model.revision)
-        return _vocabulary_digest(directory) if directory else None
-    return _vocabulary_digest(model.checked_path())
+    directory = model.at_hand()
+    return _vocabulary_digest(directory) if directory else None
 
 
 def _vocabulary_digest(directory: Path) -> str | None:

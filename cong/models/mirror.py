@@ -4,8 +4,9 @@
     DIR/Qwen/Qwen2.5-3B-Instruct                else this one
 
 A copy without a commit in its name has it in a file `.revision`, in what `hf download --local-dir` or `git clone` left
-there, or nowhere. One that is of another commit is refused. Of one that does not say it the user is told, and it can
-stand for one commit only.
+there, or nowhere. One that is of another commit is refused. Of one that does not say it, and of a stand-in, which is no
+copy at all (`cong/models/standin.py`), the user is told, and it can stand for one commit only. A model of which it
+holds the weights is identified by what it holds, and never taken for the hub's.
 """
 
 import os
@@ -17,6 +18,8 @@ from typing import Any
 
 from cong.errors import UserError
 from cong.graph.stage import values_in
+from cong.models.digests import directory_digest
+from cong.models.standin import stand_in
 
 MIRROR = "CONG_MIRROR"
 REVISION = ".revision"
@@ -51,8 +54,23 @@ def copy_of(repo: str, revision: str | None) -> Path | None:
     return own if revision is not None and own.is_dir() else Path(root) / repo
 
 
+def copy_identity(repo: str, revision: str) -> dict[str, Any]:
+    """Return what the identity of a model has beside name and commit: nothing for the hub's own, and copies of it."""
+    path = copy_of(repo, revision)
+    if path is None or not path.is_dir() or revisions_of(path):
+        return {}
+    if said := stand_in(path):
+        return {"stand_in": said.identity()}
+    return {"copy": directory_digest(path)}
+
+
 def revisions_of(directory: Path) -> set[str]:
-    """Return the commits that a copy says it is of: one, none when it does not say, several when files disagree."""
+    """Return the commits that a copy says it is of: one, none when it does not say, several when files disagree.
+
+    A stand-in is of none, whatever else is written there.
+    """
+    if stand_in(directory):
+        return set()
     if named := _COMMIT.fullmatch(directory.name.rpartition("@")[2]):
         return {named.group()}
     return {commit for commit in _stated(directory.resolve()) if _COMMIT.fullmatch(commit)}
@@ -75,11 +93,16 @@ def undeclared(values: Iterable[Any]) -> list[str]:
                 f"{path} would stand for several commits, {' and '.join(sorted(revisions))}: "
                 f"put each into a directory {path.name}@COMMIT"
             )
-    return [
-        f"{path} does not say of which commit it is, and is taken for {next(iter(revisions))}: "
-        f"write the commit into {path / REVISION}"
-        for path, revisions in wanted.items()
-    ]
+    return [_told(path, next(iter(revisions))) for path, revisions in wanted.items()]
+
+
+def _told(path: Path, revision: str) -> str:
+    if said := stand_in(path):
+        return f"{path} stands for {said.repo}, and is not that model: it is {said}"
+    return (
+        f"{path} does not say of which commit it is, and is taken for {revision} (a model under an identity of its "
+        f"own): write the commit into {path / REVISION}"
+    )
 
 
 def _stated(directory: Path) -> Iterator[str]:

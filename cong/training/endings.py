@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cong.errors import UserError
-from cong.models import HubModel, LocalModel, Model, root_model
-from cong.models.mirror import mirror
+from cong.graph.stage import Stage
+from cong.models import Model, root_model
 
 _TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
@@ -19,9 +19,8 @@ _TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"
 def check_ending_at_hand(model: Model) -> None:
     """Do `check_ending` for a model, or the checkpoint that it was trained from, where that lies on this machine."""
     root = root_model(model)
-    if isinstance(root, LocalModel):
-        _check_checkpoint(root.checked_path())
-    elif isinstance(root, HubModel) and (directory := _on_this_machine(root)):
+    directory = None if isinstance(root, Stage) else root.at_hand()
+    if directory:
         _check_checkpoint(directory)
 
 
@@ -32,19 +31,6 @@ def _check_checkpoint(directory: Path) -> None:
     from transformers import AutoTokenizer
 
     check_ending(directory, AutoTokenizer.from_pretrained(directory))
-
-
-def _on_this_machine(model: HubModel) -> Path | None:
-    directory = mirror(model.repo)
-    if directory is not None:
-        return directory
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(huggingface_hub.snapshot_download(model.repo, revision=model.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
 
 
 def check_ending(directory: Path, tokenizer: Any) -> None:

@@ -39,6 +39,9 @@ class AlpacaEval2(HttpJudge):
     `tables` is the benchmark's `df_gamed.csv`, for LC on its own prompts.
     """
 
+    GAMES: ClassVar[int] = 1
+    """Requests per pair."""
+
     model: str = "gpt-4-1106-preview"
     template: Template = ALPACA_EVAL_2
     temperature: float = 1.0
@@ -96,6 +99,9 @@ class ArenaHardJudge(HttpJudge):
     Its answers are read as the benchmark of that version reads them (`cong.evaluation.arena_hard`). One thing is left
     out: a v0.1 judgment without a verdict is not continued by a second question.
     """
+
+    GAMES: ClassVar[int] = 2
+    """Requests per pair."""
 
     version: Version
     model: str = "gpt-4-1106-preview"

@@ -9,6 +9,7 @@ What is compared, and the verdict, are those of all judges.
 import math
 import random
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cong.evaluation.judging.pairs import LocalJudge, Pair, Verdict
 from cong.synthetic.world import World
@@ -17,6 +18,9 @@ from cong.synthetic.world import World
 @dataclass(frozen=True, kw_only=True)
 class ExactComparison(LocalJudge):
     """Compares by the exact reward of the synthetic world; equal rewards are a draw."""
+
+    GAMES: ClassVar[int] = 0
+    """Requests per pair."""
 
     world: World
 
@@ -36,6 +40,9 @@ class NoisyComparison(LocalJudge):
     Every response's reward is seen with a normal error of `noise`, and `per_word` for each of its words on top. The
     error depends on seed, prompt and response alone: asked again the judge says the same, and two seeds are two judges.
     """
+
+    GAMES: ClassVar[int] = 0
+    """Requests per pair."""
 
     world: World
     noise: float
