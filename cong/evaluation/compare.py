@@ -7,6 +7,7 @@ One row per prompt in `comparisons.parquet`: prompt_id, prompt, response, baseli
 2 the model), labels (what the judge said, game by game), input_tokens, output_tokens, cost (US dollars), cached, error.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from cong.data import RESPONSES, Row, by_prompt, check_failures, read_rows, writ
 from cong.data.jsonlines import lone_surrogate
 from cong.data.prompts import LocalFile
 from cong.errors import UserError
+from cong.evaluation.evaluation import Evaluation
 from cong.evaluation.judging.pairs import Judged, Pair, PairJudge
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.graph.work import LITTLE, Work
+from cong.graph.work import LITTLE, Usage, Work
 
 COMPARISONS = "comparisons.parquet"
 _GIVEN = ("prompt_id", "prompt", "response")
@@ -58,12 +60,14 @@ class ResponseFile(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Stage):
+class Compare(Evaluation):
     """Verdicts on one response per prompt against the baseline's response to the same prompt.
 
     The summary holds, in per cent, `wr` with its error or interval, `lc` where the judge is not Arena-Hard's, and
     `failed_share`. The stage fails above `max_error_share` of prompts without a judgment.
     """
+
+    MEASURE = "preference"
 
     responses: Stage
     baseline: Stage
@@ -79,8 +83,13 @@ class Compare(Stage):
     def work(self, resources: Resources) -> Work:
         return Work(requests=self.judge.GAMES * self.responses.row_count())
 
-    def work(self, resources: Resources) -> Work:
-        return Work(requests=self.judge.GAMES * self.responses.row_count())
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        tokens = results.get("input_tokens", 0) + results.get("output_tokens", 0)
+        return Usage(judge_tokens=tokens, dollars=results.get("cost"))
+
+    def judged(self, directory: Path) -> list[Row]:
+        rows = read_rows(directory / COMPARISONS)
+        return [row | {"reward": row["preference"] - 1} for row in rows if row["preference"] is not None]
 
     @property
     def evaluated_model(self) -> Any:

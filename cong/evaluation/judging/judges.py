@@ -40,14 +40,12 @@ class AlpacaEval2(HttpJudge):
     """
 
     GAMES: ClassVar[int] = 1
-    """Requests per pair."""
 
     model: str = "gpt-4-1106-preview"
     template: Template = ALPACA_EVAL_2
     temperature: float = 1.0
     tables: LocalFile | None = None
     options: Options = ()
-    GAMES: ClassVar[int] = 1
 
     def __str__(self) -> str:
         return f"alpaca_eval_2,{self.model}"
@@ -101,7 +99,6 @@ class ArenaHardJudge(HttpJudge):
     """
 
     GAMES: ClassVar[int] = 2
-    """Requests per pair."""
 
     version: Version
     model: str = "gpt-4-1106-preview"
@@ -109,7 +106,6 @@ class ArenaHardJudge(HttpJudge):
     temperature: float = 0.0
     max_tokens: int = 4096
     options: Options = ()
-    GAMES: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.version not in ("v0.1", "v2.0"):

@@ -9,7 +9,6 @@ What is compared, and the verdict, are those of all judges.
 import math
 import random
 from dataclasses import dataclass
-from typing import ClassVar
 
 from cong.evaluation.judging.pairs import LocalJudge, Pair, Verdict
 from cong.synthetic.world import World
@@ -18,9 +17,6 @@ from cong.synthetic.world import World
 @dataclass(frozen=True, kw_only=True)
 class ExactComparison(LocalJudge):
     """Compares by the exact reward of the synthetic world; equal rewards are a draw."""
-
-    GAMES: ClassVar[int] = 0
-    """Requests per pair."""
 
     world: World
 
@@ -40,9 +36,6 @@ class NoisyComparison(LocalJudge):
     Every response's reward is seen with a normal error of `noise`, and `per_word` for each of its words on top. The
     error depends on seed, prompt and response alone: asked again the judge says the same, and two seeds are two judges.
     """
-
-    GAMES: ClassVar[int] = 0
-    """Requests per pair."""
 
     world: World
     noise: float
