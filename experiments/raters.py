@@ -16,7 +16,7 @@ from pathlib import Path
 from cong import methods
 from cong.data import read_rows
 from cong.data.prompts import LocalFile
-from cong.evaluation.judging import LocalJudge
+from cong.evaluation import ExactComparison, NoisyComparison
 from cong.evaluation.rating import AGREEMENT, PAGE, WIN_RATES, Ratings, RatingSample, SimulatedRaters
 from cong.experiment import Cell, Results
 from cong.paper import tables
@@ -58,7 +58,7 @@ def _files(sample: RatingSample, judge, ratings: tuple[str, ...], *, raters: int
         # A file says in its rows which sample it rates; there is a sample per family, benchmark and seed.
         given = [LocalFile(path=path) for path in ratings]
         return tuple(file for file in given if f"{sample.sample_id}," in file.text())
-    if isinstance(judge, LocalJudge):
+    if isinstance(judge, ExactComparison | NoisyComparison):
         return (SimulatedRaters(sample=sample, world=judge.world, raters=raters, noise=noise),)
     return ()
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cong.graph.judging import Judging
+from cong.graph.judging import JudgeEndpoint
 
 PRICES = {"input_price": 10.0, "output_price": 30.0}
 FAULTS = ("time-out", "429", "500", "cut", "invalid JSON", "no log-probabilities")
@@ -35,8 +35,8 @@ class JudgeServer:
         self.times: list[float] = []
         self.url = ""
 
-    def settings(self, **more) -> Judging:
-        return Judging(url=self.url, **{"timeout": 2.0, "concurrency": 16, **PRICES, **more})
+    def settings(self, **more) -> JudgeEndpoint:
+        return JudgeEndpoint(url=self.url, **{"timeout": 2.0, "concurrency": 16, **PRICES, **more})
 
     def fate(self, body: dict) -> str:
         """Decide what becomes of a request; a prompt may ask for its fate."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cong.data import write_rows
 from cong.data.prompts import LocalFile, PromptFile
-from cong.evaluation import EVALUATION
+from cong.evaluation import EVALUATION, Evaluate
 from cong.experiment import Cell, Result, Results
 from cong.graph.store import Store
 from cong.report import Entry, Figure, Table, Text, ranked_table, write_report
@@ -39,7 +39,10 @@ def results(directory: Path) -> Results:
             path.mkdir()
             write_rows(path / EVALUATION, [_row(method, seed, number) for number in range(PROMPTS)])
             axes: dict = {"method": method, "seed": seed, "alpha": 0.4} if method != "Base" else {"method": "Base"}
-            cell = Cell(stage=PromptFile(file=LocalFile(path=__file__)), axes={**axes, "seed": seed, "weak": "3B"})
+            cell = Cell(
+                stage=Evaluate(scored=PromptFile(file=LocalFile(path=__file__))),
+                axes={**axes, "seed": seed, "weak": "3B"},
+            )
             found.append(Result(cell=cell, values={}, directory=path, store=Store(path)))
     return found
 

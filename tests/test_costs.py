@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 import small
 
+from cong import methods
 from cong.experiment import Cell, Results, collect
 from cong.graph.stage import Stage, topological
 from cong.graph.store import Store
@@ -33,7 +34,7 @@ def record(stage: Stage, *, gpus: int) -> dict:
     results: dict = {"tokens": 7.5}
     if stage.name in SECONDS:
         results = {"tokens": 1000, "tokens_per_second": 1000 / seconds}
-    elif stage.name == "Score":
+    elif stage.name == "Compare":
         results = {"cost": 0.25, "input_tokens": 30, "output_tokens": 3}
     return {
         "stage": stage.name,
@@ -59,7 +60,7 @@ def test_a_method_costs_what_its_trainings_and_their_data_took(store):
     assert costs["Weak SFT (post)"].needed[0].seconds == 1 + alignment + 20 + 100
     assert costs["ConG"].needed[0].seconds == 1 + alignment + 30 + 100 + (20 + 1 + 10 + 200)
     assert costs["ConG"].needed[0].gpu_seconds == 4 * costs["ConG"].needed[0].seconds
-    assert costs["ConG"].needed[0].tokens == 8 * 1000
+    assert costs["ConG"].needed[0].tokens == 6 * 1000
 
 
 def test_what_methods_share_is_no_methods_own(store):
@@ -135,7 +136,10 @@ def test_methods_between_other_models_are_not_averaged(store):
 
 
 def test_every_kind_of_stage_has_its_hours_its_tokens_and_its_judges_bill(store):
-    found = tables(store, small.cells(None), gpus=4)
+    cells = small.cells(None)
+    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small.small_scale())
+    compared = [methods.compete(t, model, t.scale.contests(0)[0]) for model in (methods.base(t), methods.dpo(t))]
+    found = tables(store, [*cells, *(Cell(stage=one, axes={}) for one in compared)], gpus=4)
     kinds = found["What was run"]
     assert row(kinds, "DPO") == {
         "stage": "DPO",
@@ -148,14 +152,11 @@ def test_every_kind_of_stage_has_its_hours_its_tokens_and_its_judges_bill(store)
         "judge tokens": "",
         "judge US$": "",
     }
-    scores = row(kinds, "Score")
-    assert (scores["judge tokens"], scores["judge US$"]) == (
-        str(33 * int(scores["count"])),
-        f"{0.25 * int(scores['count']):.2f}",
-    )
-    # An evaluation's `tokens` are the mean length of its responses.
-    assert row(kinds, "Evaluate")["tokens"] == ""
-    assert f"Judges: {scores['judge tokens']} tokens, {scores['judge US$']}." in kinds.caption
+    judged = row(kinds, "Compare")
+    assert (judged["count"], judged["judge tokens"], judged["judge US$"]) == ("2", "66", "0.50")
+    # An evaluation's `tokens` are the mean length of its responses; reference log-probabilities count none.
+    assert row(kinds, "Evaluate")["tokens"] == row(kinds, "ReferenceLogprobs")["tokens"] == ""
+    assert "Judges: 66 tokens, 0.50." in kinds.caption
     every = found["Every stage"]
     assert every.folded
     assert every.rows[0][0].startswith("DPO (beta=")

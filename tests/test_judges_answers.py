@@ -8,7 +8,7 @@ from judge_server import JudgeServer, serving
 from cong.evaluation.judging.cache import place_of, request_key
 from cong.evaluation.judging.client import JudgeClient
 from cong.evaluation.judging.judges import AlpacaEval2
-from cong.evaluation.judging.local import Pair
+from cong.evaluation.judging.pairs import Pair
 
 PAIR = Pair(instruction="Say hi.", output="Hello there!", baseline="No.", finished=(True, True))
 

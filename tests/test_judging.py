@@ -29,13 +29,13 @@ from cong.evaluation import (
     ExactComparison,
     ResponseFile,
 )
-from cong.evaluation.compare import JUDGMENTS
 from cong.evaluation.judging import Template
 from cong.evaluation.judging import client as client_module
+from cong.evaluation.judging.ask import JUDGMENTS
 from cong.evaluation.judging.faults import JudgeUnusable, retry_after
 from cong.evaluation.judging.judges import preference
 from cong.evaluation.judging.ledger import BudgetReached, Ledger
-from cong.graph.judging import Judging
+from cong.graph.judging import JudgeEndpoint
 from cong.graph.plan import make_plan
 from cong.graph.resources import load_profile
 from cong.graph.runner import Runner, StageFailed
@@ -71,7 +71,7 @@ def compare(tmp_path: Path, ours: dict[str, str], *, judge=None, **settings) -> 
     )
 
 
-def run(store: Store, stage: Compare, settings: Judging) -> list[dict]:
+def run(store: Store, stage: Compare, settings: JudgeEndpoint) -> list[dict]:
     resources = dataclasses.replace(INLINE, judging=settings)
     Runner(store=store, resources=resources).run(make_plan({"a": stage}, store))
     return read_rows(store.directory(stage) / COMPARISONS)
@@ -323,7 +323,7 @@ def test_the_exact_reward_compares_without_a_server(tmp_path, store, monkeypatch
         (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
     ours, theirs = (ResponseFile(file=LocalFile(path=str(tmp_path / name))) for name in sides)
     stage = Compare(responses=ours, baseline=theirs, judge=ExactComparison(world=world))
-    rows = run(store, stage, Judging())
+    rows = run(store, stage, JudgeEndpoint())
     assert [row["preference"] for row in rows] == [1.5] + [2.0] * 7
     results = store.record(stage)["results"]
     assert (results["wr"], results["wins"], results["draws"], results["cost"]) == (93.75, 7, 1, 0)
@@ -339,9 +339,9 @@ import sys
 from pathlib import Path
 from cong.evaluation.judging import AlpacaEval2, JudgeClient, Pair
 from cong.evaluation.judging.ask import judge_pairs
-from cong.graph.judging import Judging
+from cong.graph.judging import JudgeEndpoint
 url, directory, concurrency = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-settings = Judging(url=url, concurrency=concurrency, input_price=10.0, output_price=30.0, budget=5.0)
+settings = JudgeEndpoint(url=url, concurrency=concurrency, input_price=10.0, output_price=30.0, budget=5.0)
 pairs = {str(n): Pair(instruction=f"Say {n}.", output="x" * n, baseline="y" * 20) for n in range(80)}
 client = JudgeClient(settings=settings, directory=directory)
 judged = judge_pairs(AlpacaEval2(model="judge-1"), pairs, client=client, concurrency=concurrency)

@@ -1,19 +1,25 @@
 """Answers of a judge that are none: each costs its own row, and no other."""
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import spoken
+from toy import run
 
-from cong.evaluation.compare import _judged_here
+from cong.data.prompts import LocalFile
+from cong.evaluation import Compare, ResponseFile
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, ExactComparison
 from cong.evaluation.judging import client as client_module
 from cong.evaluation.judging.ask import Judged, judge_pairs
 from cong.evaluation.judging.client import JudgeClient
-from cong.evaluation.judging.local import Pair
-from cong.graph.judging import Judging
+from cong.evaluation.judging.pairs import LocalJudge, Pair, Verdict
+from cong.graph.judging import JudgeEndpoint
+from cong.graph.store import Store
 from cong.synthetic.world import World
 
 PAIRS = {name: Pair(instruction=name, output="one", baseline="another") for name in ("a", "bad", "c")}
@@ -32,7 +38,7 @@ def judged(directory: Path, monkeypatch: pytest.MonkeyPatch, bad: str, judge: An
     """Judge three pairs; the answer about the second is `bad`."""
     monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
     monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.001)
-    client = JudgeClient(settings=Judging(url="http://nowhere/v1", attempts=2), directory=directory)
+    client = JudgeClient(settings=JudgeEndpoint(url="http://nowhere/v1", attempts=2), directory=directory)
 
     def create(**body: Any) -> Any:
         return SimpleNamespace(text=bad if "bad" in json.dumps(body["messages"]) else json.dumps(good))
@@ -96,11 +102,34 @@ def test_a_kept_answer_that_is_none_is_asked_for_again(tmp_path: Path, monkeypat
     assert not any(one.cached or one.error for one in again.values())
 
 
-def test_a_pair_that_the_exact_reward_cannot_read_fails_its_own_row() -> None:
+def test_a_pair_that_the_exact_reward_cannot_read_fails_its_own_row(tmp_path: Path) -> None:
     world = World(categories=2, attributes=2)
-    found = _judged_here(ExactComparison(world=world), Pair(instruction="not of this world", output="a", baseline="b"))
+    pairs = {"strange": Pair(instruction="not of this world", output="a", baseline="b")}
+    found = ExactComparison(world=world).judge(pairs, spoken.context(tmp_path))["strange"]
     assert found.verdict is None
     assert (found.error or "").startswith("the judge cannot compare this pair: ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Longer(LocalJudge):
+    """Prefers the longer response; nothing of `cong` knows it."""
+
+    def verdict(self, pair: Pair) -> Verdict:
+        return Verdict(preference=1.0 + (len(pair.output) > len(pair.baseline)))
+
+
+def test_a_judge_of_ones_own_is_one_class(tmp_path: Path, store: Store) -> None:
+    sides = []
+    for name, text in (("ours", "longer"), ("theirs", "short")):
+        path = tmp_path / f"{name}.jsonl"
+        lines = ({"prompt_id": str(n), "prompt": "p", "response": text if n else "same"} for n in range(2))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        sides.append(ResponseFile(file=LocalFile(path=str(path))))
+    compared = Compare(responses=sides[0], baseline=sides[1], judge=Longer())
+    run(store, compared)
+    assert store.record(compared)["results"]["wr"] == 50.0
+    assert compared.work(spoken.INLINE).requests == 0
+    assert dataclasses.replace(compared, judge=AlpacaEval2()).fingerprint != compared.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from cong.data import write_rows
 from cong.data.prompts import LocalFile, PromptFile
-from cong.evaluation import COMPARISONS
+from cong.evaluation import COMPARISONS, Compare, ExactComparison
 from cong.experiment import Cell, Result
 from cong.graph.store import Store
 from cong.report import Browser, Entry, Responses, Table, Text, ranked_table, write_report
@@ -21,6 +21,7 @@ from cong.report.browser import as_json, browse, examples
 from cong.report.curves import Curve, draw_curves
 from cong.report.statistics import Estimate
 from cong.report.tables import places
+from cong.synthetic.world import World
 
 
 class Page(HTMLParser):
@@ -215,7 +216,9 @@ def test_a_comparison_is_browsed_by_its_preferences(tmp_path):
         {"prompt_id": "q", "prompt": "another", "response": None, "baseline_response": "theirs", "preference": None},
     ]
     write_rows(tmp_path / COMPARISONS, rows)
-    cell = Cell(stage=PromptFile(file=LocalFile(path=__file__)), axes={"method": "ConG"})
+    texts = PromptFile(file=LocalFile(path=__file__))
+    compared = Compare(responses=texts, baseline=texts, judge=ExactComparison(world=World()))
+    cell = Cell(stage=compared, axes={"method": "ConG"})
     browser = browse([Result(cell=cell, values={}, directory=tmp_path, store=Store(tmp_path))])
     assert browser is not None
     assert [(one.model, one.measure) for one in browser.sources] == [("ConG", "preference")]

@@ -114,7 +114,8 @@ def stage_classes():
 def test_every_stage_says_what_it_takes():
     kinds = stage_classes()
     assert len(kinds) > 25
-    assert [kind.__name__ for kind in kinds if kind.work is Stage.work] == []
+    silent = [kind.__name__ for kind in kinds if kind.work is Stage.work and not inspect.isabstract(kind)]
+    assert silent == []
 
 
 def test_a_stage_that_does_not_say_what_it_takes_is_no_zero():

@@ -4,6 +4,7 @@ from cong.evaluation.arena_table import ARENA_HARD_TABLE, ArenaHardTable
 from cong.evaluation.compare import COMPARISONS, Compare, ResponseFile
 from cong.evaluation.downstream import PAPER_TASKS, WORLD_TASKS, Downstream, Task, TaskFolder
 from cong.evaluation.evaluate import EVALUATION, Evaluate, bootstrap
+from cong.evaluation.evaluation import Evaluation
 from cong.evaluation.judging import AlpacaEval2, ArenaHardJudge, ExactComparison, NoisyComparison
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Compare",
     "Downstream",
     "Evaluate",
+    "Evaluation",
     "ExactComparison",
     "NoisyComparison",
     "ResponseFile",

@@ -6,6 +6,7 @@ SC compares models at their common style, so it takes all of them at once: `aren
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from cong.data import Row, read_rows, write_rows
 from cong.evaluation.arena_hard import Games, arena_hard
@@ -68,6 +69,14 @@ class ArenaHardTable(Stage):
         ]
         write_rows(ctx.out / ARENA_HARD_TABLE, table)
         ctx.summary(models=len(table))
+
+    def figures_of(self, comparison: Compare, rows: list[Row]) -> dict[str, Any] | None:
+        """Return the figures of a comparison in the rows of this table, None where it is not among its models."""
+        names = (name for name, one in self.models if one.fingerprint == comparison.fingerprint)
+        if (name := next(names, None)) is None:
+            return None
+        row = next(row for row in rows if row["model"] == name)
+        return {"SC": row["sc"], "WR (AH)": row["wr"]}
 
     def _measure(self, ctx: Context) -> Measure:
         if self.tokenizer is None:

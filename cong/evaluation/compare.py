@@ -1,34 +1,28 @@
 """`Compare`: the responses of a stage against those of a baseline, prompt by prompt, by a judge of pairs.
 
-Compare(responses=ours, baseline=theirs, judge=AlpacaEval2())                    # over HTTP, see `Judging` in a profile
+Compare(responses=ours, baseline=theirs, judge=AlpacaEval2())                    # over HTTP, see `JudgeEndpoint`
 Compare(responses=ours, baseline=theirs, judge=ExactComparison(world=world))     # the synthetic world
 
 One row per prompt in `comparisons.parquet`: prompt_id, prompt, response, baseline_response, preference (1 the baseline,
 2 the model), labels (what the judge said, game by game), input_tokens, output_tokens, cost (US dollars), cached, error.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cong.data import RESPONSES, Row, by_prompt, check_failures, read_rows, write_rows
 from cong.data.jsonlines import lone_surrogate
 from cong.data.prompts import LocalFile
-from cong.errors import UserError, require
-from cong.evaluation.judging.ask import Judged, judge_pairs
-from cong.evaluation.judging.client import JudgeClient, api_key
-from cong.evaluation.judging.judges import AlpacaEval2, PairJudge
-from cong.evaluation.judging.local import LocalJudge, Pair
-from cong.evaluation.outcome import outcome
-from cong.graph.demand import Demand
+from cong.errors import UserError
+from cong.evaluation.evaluation import Evaluation
+from cong.evaluation.judging.pairs import Judged, Pair, PairJudge
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.graph.work import LITTLE, Work
+from cong.graph.work import LITTLE, Usage, Work
 
 COMPARISONS = "comparisons.parquet"
-JUDGMENTS = ".judgments"
-"""Directory in the store that holds the answers of HTTP judges, and the ledger of their cost, for all stages."""
 _GIVEN = ("prompt_id", "prompt", "response")
 _COLUMNS = ("prompt_id", "prompt", "response", "finish_reason", "error")
 
@@ -66,12 +60,14 @@ class ResponseFile(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Stage):
+class Compare(Evaluation):
     """Verdicts on one response per prompt against the baseline's response to the same prompt.
 
     The summary holds, in per cent, `wr` with its error or interval, `lc` where the judge is not Arena-Hard's, and
     `failed_share`. The stage fails above `max_error_share` of prompts without a judgment.
     """
+
+    MEASURE = "preference"
 
     responses: Stage
     baseline: Stage
@@ -82,18 +78,18 @@ class Compare(Stage):
         return str(self.judge)
 
     def check(self) -> None:
-        if isinstance(self.judge, LocalJudge):
-            return
-        require("openai", extra="judges")
-        api_key()
-        if isinstance(self.judge, AlpacaEval2) and self.judge.tables is not None:
-            self.judge.tables.read()
-
-    def demand(self, resources: Resources) -> Demand:
-        return Demand(cpus=1)
+        self.judge.check()
 
     def work(self, resources: Resources) -> Work:
         return Work(requests=self.judge.GAMES * self.responses.row_count())
+
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        tokens = results.get("input_tokens", 0) + results.get("output_tokens", 0)
+        return Usage(judge_tokens=tokens, dollars=results.get("cost"))
+
+    def judged(self, directory: Path) -> list[Row]:
+        rows = read_rows(directory / COMPARISONS)
+        return [row | {"reward": row["preference"] - 1} for row in rows if row["preference"] is not None]
 
     @property
     def evaluated_model(self) -> Any:
@@ -102,7 +98,7 @@ class Compare(Stage):
     def run(self, ctx: Context) -> None:
         rows = self._pair_rows(ctx)
         pairs = {row["prompt_id"]: _pair(row) for row in rows if row["error"] is None}
-        judged = self._judge(ctx, pairs)
+        judged = self.judge.judge(pairs, ctx)
         finished = [_finished(row, judged.get(row["prompt_id"])) for row in rows]
         write_rows(ctx.out / COMPARISONS, finished)
         over_budget = [one.error for one in judged.values() if one.over_budget]
@@ -113,32 +109,13 @@ class Compare(Stage):
                 "and run again, what is judged is kept"
             )
         check_failures(finished, self.max_error_share, name="prompt_id")
-        ctx.summary(**_costs(finished), **outcome(self.judge, finished))
-
-    def _judge(self, ctx: Context, pairs: dict[str, Pair]) -> dict[str, Judged]:
-        if isinstance(self.judge, LocalJudge):
-            return {name: _judged_here(self.judge, pair) for name, pair in pairs.items()}
-        settings = ctx.resources.judging
-        client = JudgeClient(settings=settings, directory=judgments_dir(ctx))
-        progress = partial(_progress, ctx, len(pairs))
-        judged = judge_pairs(self.judge, pairs, client=client, concurrency=settings.concurrency, progress=progress)
-        ctx.summary(spent_now=None if settings.input_price is None else client.ledger.booked)
-        return judged
+        ctx.summary(**_costs(finished), **self.judge.outcome(finished))
 
     def _pair_rows(self, ctx: Context) -> list[Row]:
         """Return a row per response, in their order, joined with the baseline's by `prompt_id`."""
         ours = by_prompt(_responses(ctx.path(self.responses)))
         theirs = by_prompt(_responses(ctx.path(self.baseline)))
         return [_joined(row, theirs.get(prompt_id)) for prompt_id, row in ours.items()]
-
-
-def judgments_dir(ctx: Context) -> Path:
-    """Return the directory of the answers, which all stages of a store share."""
-    return ctx.root / JUDGMENTS
-
-
-def _progress(ctx: Context, total: int, done: int) -> None:
-    ctx.progress(done=done, total=total, unit="prompts")
 
 
 def _responses(directory: Path) -> list[Row]:
@@ -160,13 +137,6 @@ def _joined(row: Row, baseline: Row | None) -> Row:
         "finished": (row["finish_reason"] == "stop", bool(baseline) and baseline["finish_reason"] == "stop"),
         "error": error,
     }
-
-
-def _judged_here(judge: LocalJudge, pair: Pair) -> Judged:
-    try:
-        return Judged(verdict=judge.verdict(pair))
-    except (ValueError, ArithmeticError) as error:
-        return Judged(verdict=None, error=f"the judge cannot compare this pair: {error}")
 
 
 def _pair(row: Row) -> Pair:

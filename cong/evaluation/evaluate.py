@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cong.data import RESPONSES, SCORES, Row, read_rows, write_rows
 from cong.data.finite import check_finite
+from cong.evaluation.evaluation import Evaluation
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import LITTLE, Work
@@ -15,7 +17,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Stage):
+class Evaluate(Evaluation):
     """Mean reward, length and, where asked for, win rate against an opponent and implicit reward per token.
 
     `scored` and `opponent` are scores of responses to the same prompts by one judge; `implicit` are scores of the
@@ -31,6 +33,9 @@ class Evaluate(Stage):
 
     def work(self, resources: Resources) -> Work:
         return LITTLE
+
+    def judged(self, directory: Path) -> list[Row]:
+        return [row for row in read_rows(directory / EVALUATION) if row.get("response") is not None]
 
     @property
     def evaluated_model(self) -> Any:

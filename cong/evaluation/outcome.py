@@ -5,22 +5,11 @@ from typing import Any
 
 from cong.data import Row
 from cong.evaluation.alpaca_eval import FOLDS, GamedTable, length_controlled, win_rate
-from cong.evaluation.arena_hard import BASELINE, Games, arena_hard
+from cong.evaluation.arena_hard import BASELINE, Games, Version, arena_hard
 from cong.evaluation.bradley_terry import Interval
-from cong.evaluation.judging.judges import AlpacaEval2, ArenaHardJudge, PairJudge
 from cong.evaluation.markdown import Measure, Style, style_of
 
 _MODEL = "model"
-
-
-def outcome(judge: PairJudge, rows: list[Row]) -> dict[str, Any]:
-    """Return the summary of a comparison; a figure that the rows do not allow is None."""
-    if isinstance(judge, ArenaHardJudge):
-        return arena_hard_outcome(rows, judge=judge)
-    tables = None
-    if isinstance(judge, AlpacaEval2) and judge.tables is not None:
-        tables = GamedTable.read(judge.tables.text(), source=judge.tables.path)
-    return alpaca_eval_outcome(rows, tables=tables)
 
 
 def alpaca_eval_outcome(rows: list[Row], *, tables: GamedTable | None = None) -> dict[str, Any]:
@@ -47,9 +36,9 @@ def alpaca_eval_outcome(rows: list[Row], *, tables: GamedTable | None = None) ->
     return {**figures, "lc": controlled.win_rate, "lc_se": _number(controlled.standard_error)}
 
 
-def arena_hard_outcome(rows: list[Row], *, judge: ArenaHardJudge) -> dict[str, Any]:
+def arena_hard_outcome(rows: list[Row], *, version: Version) -> dict[str, Any]:
     """Return WR with its bootstrap interval; SC takes several models, see `ArenaHardTable`."""
-    found = arena_hard(games_of(rows, model=_MODEL), version=judge.version).get(_MODEL)
+    found = arena_hard(games_of(rows, model=_MODEL), version=version).get(_MODEL)
     if found is None:
         return dict.fromkeys(("wr", "wr_low", "wr_high"))
     return {"battles": found.battles, "dropped": found.dropped, **figures("wr", found.win_rate)}

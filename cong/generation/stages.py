@@ -6,6 +6,7 @@ stop_token_id (the token that ended the response, which the log-probabilities co
 Prompts and responses are not stripped.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.graph.work import Work
+from cong.graph.work import Usage, Work
 from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir
 from cong.models.work import decoding_seconds, response_bytes
 
@@ -85,6 +86,9 @@ class Generate(Stage):
         rows, execution = self.row_count(), self.execution(resources)
         seconds = decoding_seconds((self.model,), rows=rows, resources=execution)
         return Work(gpu_seconds=seconds, disk_bytes=response_bytes(rows))
+
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        return Usage.of_tokens(results)
 
     def row_count(self) -> int:
         return self.samples * self.prompts.row_count()
@@ -172,6 +176,9 @@ class ContrastiveGenerate(Stage):
         rows, execution = self.row_count(), self.execution(resources)
         seconds = decoding_seconds((self.post, self.pre), rows=rows, resources=execution)
         return Work(gpu_seconds=seconds, disk_bytes=response_bytes(rows))
+
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        return Usage.of_tokens(results)
 
     def row_count(self) -> int:
         return self.prompts.row_count()

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class JudgeEndpoint:
     """How a judge behind an OpenAI-compatible API is asked: the table `[judging]` of a profile.
 
     The key is `OPENAI_API_KEY` of the environment and stands nowhere else.

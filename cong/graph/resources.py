@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from cong.errors import UserError
 from cong.graph.demand import Demand
-from cong.graph.judging import Judging
+from cong.graph.judging import JudgeEndpoint
 from cong.graph.parts import Cluster, Decoding, DeepSpeed, Hardware, Training
 
 PARTS = {"cluster": Cluster, "hardware": Hardware, "decoding": Decoding, "training": Training}
@@ -57,7 +57,7 @@ class Resources:
     hardware: Hardware = field(default_factory=Hardware)
     decoding: Decoding = field(default_factory=Decoding)
     training: Training = field(default_factory=Training)
-    judging: Judging = field(default_factory=Judging)
+    judging: JudgeEndpoint = field(default_factory=JudgeEndpoint)
     sizes: tuple[SizeSettings, ...] = ()
     """Settings for smaller models, by rising size; the profile's own hold for larger ones and those of unknown size."""
 
@@ -134,7 +134,7 @@ def load_profile(name: str, **overrides: Any) -> Resources:
 
 def _parsed(settings: dict[str, Any], *, name: str, overrides: Mapping[str, Any]) -> Resources:
     sizes = settings.pop("sizes", [])
-    kinds = {**PARTS, "judging": Judging}
+    kinds = {**PARTS, "judging": JudgeEndpoint}
     if misplaced := [f"{key} belongs into [{_PART_OF[key]}]" for key in settings if key in _PART_OF]:
         raise ValueError(", ".join(misplaced))
     if wrong := [f"{key} = {table} is no table" for key, table in settings.items() if not isinstance(table, dict)]:

@@ -13,7 +13,7 @@ Building one imports nothing heavy and reads nothing; `run` does the work and wr
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from cong.graph.demand import Demand
 from cong.graph.journal import append_metrics, write_progress
 from cong.graph.need import Need
 from cong.graph.resources import Resources
-from cong.graph.work import Work
+from cong.graph.work import Usage, Work
 
 SCRATCH = ".scratch"
 LONGEST_NAME = 255
@@ -118,6 +118,10 @@ class Stage:
     def work(self, resources: Resources) -> Work:
         """Return how much the stage takes, estimated; `LITTLE` for what runs on CPUs in no time."""
         raise NotImplementedError(f"{self.name} has no method `work`, by which a plan estimates hours and disk")
+
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        """Return what a finished run used beside time, by the results that it set."""
+        return Usage()
 
     def row_count(self) -> int:
         """Return how many rows the stage writes, or is trained on, as far as that is known before it runs; else 0."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from cong import methods
 from cong.data import read_rows
-from cong.evaluation import ARENA_HARD_TABLE, COMPARISONS, ArenaHardJudge, ArenaHardTable
+from cong.evaluation import ARENA_HARD_TABLE, COMPARISONS, ArenaHardJudge, ArenaHardTable, Compare
 from cong.evaluation.contests import Contest
 from cong.evaluation.rating import Agreement, OrderAgreement, agreements, orders
 from cong.experiment import Cell, Result, Results
@@ -65,14 +65,13 @@ def contest_figures(results: Results, *, tables: Results) -> dict[str, list[floa
 
 
 def _figures(result: Result, tables: Results) -> dict[str, float]:
-    if not isinstance(getattr(result.cell.stage, "judge", None), ArenaHardJudge):
-        return {"LC": result.values["lc"], "WR": result.values["wr"]}
+    comparison = result.cell.stage
+    assert isinstance(comparison, Compare)
     for table in tables:
-        rows = {row["model"]: row for row in table.rows(ARENA_HARD_TABLE)}
-        for name, comparison in getattr(table.cell.stage, "models", ()):
-            if comparison.fingerprint == result.cell.stage.fingerprint:
-                return {"SC": rows[name]["sc"], "WR (AH)": rows[name]["wr"]}
-    return {"WR (AH)": result.values["wr"]}
+        assert isinstance(table.cell.stage, ArenaHardTable)
+        if found := table.cell.stage.figures_of(comparison, table.rows(ARENA_HARD_TABLE)):
+            return found
+    return comparison.judge.figures(result.values)
 
 
 def contest_table(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cong.data import Row
-from cong.evaluation import COMPARISONS, EVALUATION
+from cong.evaluation import Evaluation
 from cong.experiment import Result, Results, Value, value_text
 from cong.report.blocks import Browser, Prompt, Responses, Source
 
@@ -82,12 +82,13 @@ def as_json(browser: Browser) -> str:
 
 def _rows(result: Result) -> list[Row]:
     """Return prompt_id, prompt, response and reward of every judged response of a cell."""
-    if (result.directory / EVALUATION).exists():
-        return [row for row in result.rows(EVALUATION) if "response" in row and row["response"] is not None]
-    if (result.directory / COMPARISONS).exists():
-        judged = [row for row in result.rows(COMPARISONS) if row["preference"] is not None]
-        return [{**row, "reward": row["preference"] - 1, "measure": "preference"} for row in judged]
-    return []
+    stage = result.cell.stage
+    return stage.judged(result.directory) if isinstance(stage, Evaluation) else []
+
+
+def _measure(result: Result) -> str:
+    assert isinstance(result.cell.stage, Evaluation)
+    return result.cell.stage.MEASURE
 
 
 def _joined(columns: Sequence[list[Row]]) -> list[Prompt]:
@@ -119,7 +120,7 @@ def _sources(results: Results) -> list[Source]:
         Source(
             model=names[result.cell.name],
             settings={key: value_text(result.axes[key]) for key in SETTINGS if key in varying and key in result.axes},
-            measure="reward" if (result.directory / EVALUATION).exists() else "preference",
+            measure=_measure(result),
         )
         for result in results
     ]

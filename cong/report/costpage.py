@@ -9,6 +9,7 @@ import io
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cong.experiment import Results
@@ -32,16 +33,30 @@ STAGES = 100
 """So many stages are on the page; the CSV has all."""
 _SHORTEST = 0.0001
 
-Record = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """A finished stage, and what it took."""
+
+    stage: Stage
+    cost: Cost
+    tokens_per_second: float | None
+
+    @classmethod
+    def of(cls, stage: Stage, store: Store) -> "Spent":
+        """Return what the store's record says."""
+        record = store.record(stage)
+        rate = stage.usage(record["results"]).tokens_per_second
+        return cls(stage=stage, cost=cost_of(stage, record), tokens_per_second=rate)
 
 
 def cost_blocks(stages: Iterable[Stage], store: Store, results: Results) -> Iterator[Table]:
     """Yield the tables of what was spent, the most useful first."""
-    records = [store.record(stage) for stage in stages if store.is_complete(stage)]
+    spent = [Spent.of(stage, store) for stage in stages if store.is_complete(stage)]
     if methods := methods_table(results):
         yield methods
-    yield _kinds_table(records)
-    yield _stages_table(records)
+    yield _kinds_table(spent)
+    yield _stages_table(spent)
 
 
 def methods_table(results: Results) -> Table | None:
@@ -95,11 +110,11 @@ def _what_hours_are(unit: str) -> str:
     return "No GPU took part: hours are seconds of a stage times the CPU cores that it held."
 
 
-def _kinds_table(records: Sequence[Record]) -> Table:
-    kinds: dict[str, list[Record]] = {}
-    for record in records:
-        kinds.setdefault(record["stage"], []).append(record)
-    total = _total(records)
+def _kinds_table(spent: Sequence[Spent]) -> Table:
+    kinds: dict[str, list[Spent]] = {}
+    for one in spent:
+        kinds.setdefault(one.stage.name, []).append(one)
+    total = _total(spent)
     unit = unit_of([total])
     columns = ("stage", "count", f"{unit}-hours", "seconds in all", "longest", "tokens", "tokens per second")
     bill = f" Judges: {total.judge_tokens:,} tokens, {_dollars(total)}." if total.judge_tokens else ""
@@ -107,54 +122,54 @@ def _kinds_table(records: Sequence[Record]) -> Table:
         title="What was run",
         columns=(*columns, *(("judge tokens", "judge US$") if total.judge_tokens else ())),
         rows=[_kind_row(name, found, unit, judged=total.judge_tokens > 0) for name, found in kinds.items()],
-        caption=f"{len(records)} stages, {total.seconds:.0f} s of stage time in all, {_short(total.hours(unit))} "
+        caption=f"{len(spent)} stages, {total.seconds:.0f} s of stage time in all, {_short(total.hours(unit))} "
         f"{unit}-hours.{bill} {_what_hours_are(unit)} {_STAGES}",
     )
 
 
-def _kind_row(name: str, records: Sequence[Record], unit: str, *, judged: bool) -> tuple[str, ...]:
-    total = _total(records)
-    rates = [rate for record in records if (rate := record["results"].get("tokens_per_second"))]
+def _kind_row(name: str, spent: Sequence[Spent], unit: str, *, judged: bool) -> tuple[str, ...]:
+    total = _total(spent)
+    rates = [one.tokens_per_second for one in spent if one.tokens_per_second]
     bill = (_count(total.judge_tokens), _dollars(total) if total.judge_tokens else "") if judged else ()
     return (
         name,
-        str(len(records)),
+        str(len(spent)),
         _short(total.hours(unit)),
         f"{total.seconds:.1f}",
-        f"{max(record['seconds'] for record in records):.1f}",
+        f"{max(one.cost.seconds for one in spent):.1f}",
         _count(total.tokens),
         f"{statistics.mean(rates):,.0f}" if rates else "",
         *bill,
     )
 
 
-def _stages_table(records: Sequence[Record]) -> Table:
-    unit = unit_of([_total(records)])
-    dearest = sorted(records, key=lambda record: cost_of(record).hours(unit), reverse=True)[:STAGES]
-    judged = any(cost_of(record).judge_tokens for record in records)
-    held = f"The {STAGES} dearest of {len(records)}" if len(records) > STAGES else f"All {len(records)}"
+def _stages_table(spent: Sequence[Spent]) -> Table:
+    unit = unit_of([_total(spent)])
+    dearest = sorted(spent, key=lambda one: one.cost.hours(unit), reverse=True)[:STAGES]
+    judged = any(one.cost.judge_tokens for one in spent)
+    held = f"The {STAGES} dearest of {len(spent)}" if len(spent) > STAGES else f"All {len(spent)}"
     return Table(
         title="Every stage",
         columns=("stage", f"{unit}-hours", "seconds", "tokens", *(("judge tokens", "judge US$") if judged else ())),
-        rows=[_stage_row(record, unit, judged=judged) for record in dearest],
+        rows=[_stage_row(one, unit, judged=judged) for one in dearest],
         caption=f"{held}, the dearest first; all are in the CSV file beside this page.",
         folded=True,
     )
 
 
-def _stage_row(record: Record, unit: str, *, judged: bool) -> tuple[str, ...]:
-    cost = cost_of(record)
+def _stage_row(spent: Spent, unit: str, *, judged: bool) -> tuple[str, ...]:
+    cost = spent.cost
     bill = (_count(cost.judge_tokens), _dollars(cost) if cost.judge_tokens else "") if judged else ()
-    return (_title(record), _short(cost.hours(unit)), f"{cost.seconds:.1f}", _count(cost.tokens), *bill)
+    return (_title(spent.stage), _short(cost.hours(unit)), f"{cost.seconds:.1f}", _count(cost.tokens), *bill)
 
 
-def _title(record: Record) -> str:
-    told = ", ".join(filter(None, [record["label"], record["fingerprint"][:8]]))
-    return f"{record['stage']} ({told})"
+def _title(stage: Stage) -> str:
+    told = ", ".join(filter(None, [stage.label(), stage.fingerprint[:8]]))
+    return f"{stage.name} ({told})"
 
 
-def _total(records: Iterable[Record]) -> Cost:
-    return sum(map(cost_of, records), Cost())
+def _total(spent: Iterable[Spent]) -> Cost:
+    return sum((one.cost for one in spent), Cost())
 
 
 def _count(number: int) -> str:

@@ -6,7 +6,7 @@ Hours are reserved ones: a stage's seconds times the GPUs, or where none took pa
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Cost:
     @classmethod
     def of(cls, stages: Iterable[Stage], store: Store) -> "Cost":
         """Add up the records of those stages that are finished."""
-        return sum((cost_of(store.record(stage)) for stage in stages if store.is_complete(stage)), cls())
+        return sum((cost_of(stage, store.record(stage)) for stage in stages if store.is_complete(stage)), cls())
 
     def __add__(self, other: "Cost") -> "Cost":
         pairs = {item.name: (getattr(self, item.name), getattr(other, item.name)) for item in dataclasses.fields(self)}
@@ -121,16 +121,15 @@ def _trainings(model: Any) -> tuple[Stage, ...]:
     return model.trainings if isinstance(model, Stage) else ()
 
 
-def cost_of(record: dict[str, Any]) -> Cost:
-    """Return what a stage took, by its record."""
-    results = record["results"]
+def cost_of(stage: Stage, record: Mapping[str, Any]) -> Cost:
+    """Return what a finished stage took, by its record."""
+    used = stage.usage(record["results"])
     return Cost(
         stages=1,
         seconds=record["seconds"],
         gpu_seconds=record["gpu_seconds"],
         cpu_seconds=record["cpu_seconds_reserved"],
-        # `tokens` of a stage that has no rate is something else: the length of an evaluation's responses.
-        tokens=results.get("tokens", 0) if "tokens_per_second" in results else 0,
-        judge_tokens=results.get("input_tokens", 0) + results.get("output_tokens", 0),
-        dollars=results.get("cost"),
+        tokens=used.tokens,
+        judge_tokens=used.judge_tokens,
+        dollars=used.dollars,
     )

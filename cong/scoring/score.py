@@ -1,5 +1,6 @@
 """`Score`: a reward for every response, written to `scores.parquet` (prompt_id, sample, response, reward, ...)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.graph.work import Work
+from cong.graph.work import Usage, Work
 from cong.models import largest
 from cong.models.work import response_bytes
 from cong.scoring.reward import Reward
@@ -49,6 +50,9 @@ class Score(Stage):
     def work(self, resources: Resources) -> Work:
         rows = self.row_count()
         return self.judge.work(rows=rows, resources=resources) + Work(disk_bytes=response_bytes(rows) / 2, stages=0)
+
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        return Usage.of_tokens(results) if self.judge.models else Usage()
 
     def row_count(self) -> int:
         return self.responses.row_count()

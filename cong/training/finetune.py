@@ -7,6 +7,7 @@ are shared. Its fields are hyper-parameters only: workers, DeepSpeed and micro-b
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.graph.work import Work
+from cong.graph.work import Usage, Work
 from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
 from cong.models.work import ROW_TOKENS, TRAINING, arithmetic_seconds, weight_bytes
 from cong.training.endings import check_ending, check_ending_at_hand
@@ -111,6 +112,9 @@ class Finetune(Stage):
         operations = TRAINING * self.epochs * self.SEQUENCES * ROW_TOKENS * self.data.row_count()
         seconds = arithmetic_seconds(self.model, operations=operations, resources=resources)
         return Work(gpu_seconds=seconds, disk_bytes=weight_bytes(self.model))
+
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        return Usage.of_tokens(results)
 
     def row_count(self) -> int:
         return self.data.row_count()

@@ -1,34 +1,63 @@
-"""Puts many pairs before a judge, several at a time; every pair is judged once, or carries the reason why not.
+"""Judges behind an API: many pairs at a time; every pair is judged once, or carries the reason why not.
 
 judged = judge_pairs(judge, {"p1": Pair(...), ...}, client=client, concurrency=8, progress=print)
 """
 
 import time
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from cong.errors import UserError
-from cong.evaluation.judging.client import Answer, JudgeClient, Unanswered
-from cong.evaluation.judging.judges import HttpJudge, Pair, Verdict
+from cong.errors import UserError, require
+from cong.evaluation.judging.cache import Body
+from cong.evaluation.judging.client import Answer, JudgeClient, Unanswered, api_key
 from cong.evaluation.judging.ledger import BudgetReached
+from cong.evaluation.judging.pairs import Judged, Pair, PairJudge, Verdict
+from cong.graph.stage import Context
 
+JUDGMENTS = ".judgments"
+"""Directory in the store that holds the answers of HTTP judges, and the ledger of their cost, for all stages."""
 _REPORT_SECONDS = 1.0
 _LONGEST_ERROR = 300
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A pair after judging: its verdict, or the error; tokens and US dollars of the answers behind it."""
+class HttpJudge(PairJudge):
+    """A judge behind an OpenAI-compatible API: says what is asked of a pair, and reads the answers."""
 
-    verdict: Verdict | None
-    error: str | None = None
-    over_budget: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float | None = 0.0
-    cached: bool = False
-    """Whether all answers were there before."""
+    @abstractmethod
+    def requests(self, pair: Pair) -> list[Body]:
+        """Return what to ask about a pair."""
+
+    @abstractmethod
+    def check_answer(self, response: Body) -> None:
+        """Raise `UnusableAnswer` when a response is no answer."""
+
+    @abstractmethod
+    def verdict(self, pair: Pair, responses: Sequence[Body]) -> Verdict:
+        """Read the verdict from the answers to all requests."""
+
+    def check(self) -> None:
+        require("openai", extra="judges")
+        api_key()
+
+    def judge(self, pairs: Mapping[str, Pair], ctx: Context) -> dict[str, Judged]:
+        endpoint = ctx.resources.judging
+        client = JudgeClient(settings=endpoint, directory=judgments_dir(ctx))
+        progress = partial(_progress, ctx, len(pairs))
+        judged = judge_pairs(self, pairs, client=client, concurrency=endpoint.concurrency, progress=progress)
+        ctx.summary(spent_now=None if endpoint.input_price is None else client.ledger.booked)
+        return judged
+
+
+def judgments_dir(ctx: Context) -> Path:
+    """Return the directory of the answers, which all stages of a store share."""
+    return ctx.root / JUDGMENTS
+
+
+def _progress(ctx: Context, total: int, done: int) -> None:
+    ctx.progress(done=done, total=total, unit="prompts")
 
 
 def judge_pairs(

@@ -20,7 +20,7 @@ from cong.errors import UserError
 from cong.evaluation.judging.cache import AnswerCache, Body, place_of, request_key
 from cong.evaluation.judging.faults import Fault, JudgeUnusable, UnusableAnswer, fault_of
 from cong.evaluation.judging.ledger import Ledger
-from cong.graph.judging import Judging
+from cong.graph.judging import JudgeEndpoint
 
 KEY = "OPENAI_API_KEY"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -60,7 +60,7 @@ def api_key() -> str:
 class JudgeClient:
     """A connection to one server, with the cache and the ledger in `directory`. It may be shared by threads."""
 
-    def __init__(self, *, settings: Judging, directory: Path) -> None:
+    def __init__(self, *, settings: JudgeEndpoint, directory: Path) -> None:
         import openai
 
         self._settings, self._key = settings, api_key()
@@ -191,7 +191,7 @@ def _count(usage: Any, name: str) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
-def upper_bound(body: Body, settings: Judging) -> float:
+def upper_bound(body: Body, settings: JudgeEndpoint) -> float:
     """Return the most that a request can cost, 0 where prices are unknown: no token is shorter than a byte."""
     text = sum(len(message["content"].encode()) + _MESSAGE_TOKENS for message in body["messages"])
     longest: Any = body.get("max_completion_tokens") or body.get("max_tokens")

@@ -11,16 +11,20 @@ request: `options=(("max_tokens", None), ("max_completion_tokens", 4096))` for m
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from cong.data import Row
 from cong.data.prompts import LocalFile
+from cong.evaluation.alpaca_eval import GamedTable
 from cong.evaluation.arena_hard import Version, share_of_a, verdict_of
+from cong.evaluation.judging.ask import HttpJudge
 from cong.evaluation.judging.cache import Body
 from cong.evaluation.judging.faults import UnusableAnswer
-from cong.evaluation.judging.local import LocalJudge, Pair, Verdict
+from cong.evaluation.judging.pairs import Pair, Verdict
 from cong.evaluation.judging.templates import ALPACA_EVAL_2, ARENA_HARD, Template
+from cong.evaluation.outcome import alpaca_eval_outcome, arena_hard_outcome
 from cong.graph.fingerprint import fields_of
 
 Options = tuple[tuple[str, str | int | float | bool | None], ...]
@@ -29,14 +33,13 @@ _ROUNDING = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlpacaEval2:
+class AlpacaEval2(HttpJudge):
     """AlpacaEval 2's judge: the chance of the tokens `m` (first output) and `M` (second) as the verdict.
 
     `tables` is the benchmark's `df_gamed.csv`, for LC on its own prompts.
     """
 
     GAMES: ClassVar[int] = 1
-    """Requests per pair."""
 
     model: str = "gpt-4-1106-preview"
     template: Template = ALPACA_EVAL_2
@@ -46,6 +49,16 @@ class AlpacaEval2:
 
     def __str__(self) -> str:
         return f"alpaca_eval_2,{self.model}"
+
+    def check(self) -> None:
+        super().check()
+        if self.tables is not None:
+            self.tables.read()
+
+    def outcome(self, rows: list[Row]) -> dict[str, Any]:
+        """Return WR and LC with standard errors; with `tables` LC is the benchmark's own, and rows are in its order."""
+        tables = self.tables and GamedTable.read(self.tables.text(), source=self.tables.path)
+        return alpaca_eval_outcome(rows, tables=tables)
 
     def requests(self, pair: Pair) -> list[Body]:
         """Return what to ask: one request, or none where both outputs are the same, which is a draw."""
@@ -78,7 +91,7 @@ class AlpacaEval2:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArenaHardJudge:
+class ArenaHardJudge(HttpJudge):
     """Arena-Hard's judge. In game 1 the baseline is assistant A, in game 2 the model is.
 
     Its answers are read as the benchmark of that version reads them (`cong.evaluation.arena_hard`). One thing is left
@@ -86,7 +99,6 @@ class ArenaHardJudge:
     """
 
     GAMES: ClassVar[int] = 2
-    """Requests per pair."""
 
     version: Version
     model: str = "gpt-4-1106-preview"
@@ -106,6 +118,13 @@ class ArenaHardJudge:
         """Return class and fields; with v0.1 also how its verdicts are read, which once was v2.0's way."""
         known = {"class": type(self).__name__, **fields_of(self)}
         return known | {"parsing": "0489bf3"} if self.version == "v0.1" else known
+
+    def figures(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        return {"WR (AH)": summary["wr"]}
+
+    def outcome(self, rows: list[Row]) -> dict[str, Any]:
+        """Return WR with its bootstrap interval; SC takes several models, see `ArenaHardTable`."""
+        return arena_hard_outcome(rows, version=self.version)
 
     def requests(self, pair: Pair) -> list[Body]:
         """Return what to ask: both games."""
@@ -128,10 +147,6 @@ class ArenaHardJudge:
         return Verdict(preference=1 + sum(shares) / len(shares) if shares else None, labels=labels)
 
 
-HttpJudge = AlpacaEval2 | ArenaHardJudge
-PairJudge = HttpJudge | LocalJudge
-
-
 def switched(instruction: str) -> bool:
     """Tell whether AlpacaEval shows the model's output first: a draw that depends on the instruction alone."""
     return random.Random(f"is_switched_outputs{instruction}0").choices([False, True], k=1)[0]
@@ -146,7 +161,7 @@ def preference(logprobs: dict[str, float], *, is_switched: bool) -> float:
     return 3 - found if is_switched else found
 
 
-def _body(judge: HttpJudge, messages: list[dict[str, str]], **parameters: Any) -> Body:
+def _body(judge: AlpacaEval2 | ArenaHardJudge, messages: list[dict[str, str]], **parameters: Any) -> Body:
     merged = {"model": judge.model, "messages": messages, **parameters, **dict(judge.options)}
     return {name: value for name, value in merged.items() if value is not None}
 

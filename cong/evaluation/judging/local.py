@@ -9,36 +9,14 @@ What is compared, and the verdict, are those of all judges.
 import math
 import random
 from dataclasses import dataclass
-from typing import ClassVar
 
+from cong.evaluation.judging.pairs import LocalJudge, Pair, Verdict
 from cong.synthetic.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """What is compared. `finished` tells, for each side, whether its end token was written."""
-
-    instruction: str
-    output: str
-    baseline: str
-    finished: tuple[bool, bool] = (True, True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """How a pair was judged: 1 where the baseline wins, 2 where the model does; None without a verdict."""
-
-    preference: float | None
-    labels: tuple[str | None, ...] = ()
-    """What the judge said, game by game."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactComparison:
+class ExactComparison(LocalJudge):
     """Compares by the exact reward of the synthetic world; equal rewards are a draw."""
-
-    GAMES: ClassVar[int] = 0
-    """Requests per pair."""
 
     world: World
 
@@ -52,15 +30,12 @@ class ExactComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyComparison:
+class NoisyComparison(LocalJudge):
     """Compares by the exact reward with an error, and a preference for longer responses.
 
     Every response's reward is seen with a normal error of `noise`, and `per_word` for each of its words on top. The
     error depends on seed, prompt and response alone: asked again the judge says the same, and two seeds are two judges.
     """
-
-    GAMES: ClassVar[int] = 0
-    """Requests per pair."""
 
     world: World
     noise: float
@@ -86,9 +61,6 @@ class NoisyComparison:
 
     def _error(self, instruction: str, text: str) -> float:
         return random.Random(f"{self.seed}/{instruction}/{text}").gauss(0, self.noise)
-
-
-LocalJudge = ExactComparison | NoisyComparison
 
 
 def _rewards(world: World, pair: Pair) -> tuple[float, float]:

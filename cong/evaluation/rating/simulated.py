@@ -10,7 +10,8 @@ no people, and nothing that rests on them says anything about people.
 import csv
 from dataclasses import dataclass
 
-from cong.evaluation.judging.local import NoisyComparison, Pair
+from cong.evaluation.judging.local import NoisyComparison
+from cong.evaluation.judging.pairs import Pair
 from cong.evaluation.rating.sample import RATINGS, TABLE, RatingSample
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
