@@ -59,7 +59,7 @@ def test_inputs_of_a_finished_stage_are_not_needed(store):
     assert plan.state(ONE) == "not needed"
 
 
-def test_force_makes_a_stage_anew_and_keeps_the_old_one_aside(store):
+def test_force_recomputes_a_stage_and_keeps_the_old_one_aside(store):
     run(store, THREE)
     run(store, THREE, force=("Sum",))
     assert runs(store) == 4
@@ -73,7 +73,7 @@ def test_forcing_an_unknown_stage_names_those_that_there_are(store):
 
 
 @pytest.mark.parametrize("name", ["number.txt", RECORD, SUCCESS])
-def test_a_truncated_file_is_found_and_the_stage_made_anew(store, name):
+def test_a_truncated_file_is_found_and_the_stage_recomputed(store, name):
     run(store, ONE)
     path = store.directory(ONE) / name
     path.write_bytes(path.read_bytes()[:-3])

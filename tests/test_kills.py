@@ -65,7 +65,7 @@ def test_a_driver_killed_inside_every_kind_of_stage_loses_nothing(small_run, tmp
     inside = set()
     for kind in KINDS:
         done = {name for name in finished if name.startswith(f"{kind}/")}
-        # A kind that was finished beside an earlier one is made anew, so that there is something to kill.
+        # A kind that was finished beside an earlier one is recomputed, so that there is something to kill.
         again = done == {name for name in whole if name.startswith(f"{kind}/")}
         known = set(finished)
         finished = {name: when for name, when in finished.items() if not (again and name in done)}

@@ -111,7 +111,7 @@ def test_the_records_of_a_plan_are_read_once(remote, elsewhere, server):
 
 @pytest.mark.parametrize("name", ["number.txt", RECORD])
 @pytest.mark.parametrize("how", ["cut", "edited", "gone"])
-def test_a_damaged_object_is_named_and_its_stage_made_anew(remote, elsewhere, name, how):
+def test_a_damaged_object_is_named_and_its_stage_recomputed(remote, elsewhere, name, how):
     run(remote, THREE)
     kept = Bucket(remote.url)
     key = next(key for key in kept.keys(f"Number/{ONE.slug}") if key.endswith(name))

@@ -246,7 +246,7 @@ def test_two_runs_that_begin_at_once_make_one_database(store):
 def test_a_database_that_cannot_be_used_leaves_the_run_untracked(store, capsys):
     (store.root / database.NAME).mkdir()
     track(store, numbers("v"))
-    assert "the run goes on untracked" in capsys.readouterr().err
+    assert "the run continues untracked" in capsys.readouterr().err
     assert store.record(Number(value=0))["tracking_run"] is None
     assert ways_to_see(store, name=NAME)
 

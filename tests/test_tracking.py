@@ -111,7 +111,7 @@ def test_a_server_that_comes_back_is_sent_all_that_waited(toy, server, capsys):
     store, cells, plan = toy
     server.start()
     tracked = run(toy, "back", between=server.stop)
-    assert "the run goes on, and what is to be tracked waits" in capsys.readouterr().err
+    assert "the run continues, and what is to be tracked waits" in capsys.readouterr().err
     server.start()
     tracked.close(collect(cells, store))
     assert "MLflow answers again" in capsys.readouterr().err

@@ -38,7 +38,7 @@ class Cell:
     stage: Stage
     axes: dict[str, Value]
     may_lack: bool = False
-    """Whether the run goes on, and the report is written, without it when a stage finds nothing to work on."""
+    """Whether the run continues, and the report is written, without it when a stage finds nothing to work on."""
 
     @property
     def name(self) -> str:

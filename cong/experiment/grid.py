@@ -103,7 +103,7 @@ def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
 def merge(found: Sequence[tuple[Point, list[Cell]]]) -> list[Cell]:
     """Return the cells of all points: one that comes out alike at several points once, others under names of their own.
 
-    Two cells of one name with different stages are told apart by the axes of the grid.
+    Two cells of one name with different stages are distinguished by the axes of the grid.
     """
     stages: dict[str, set[str]] = {}
     for _, cells in found:

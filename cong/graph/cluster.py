@@ -93,7 +93,7 @@ def _connect(resources: Resources) -> None:
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # Without "local", Ray would look for another Ray on this machine, and want to be told no number of CPUs.
+    # Without "local", Ray would look for another Ray on this machine, and refuse a number of CPUs.
     local = {"address": "local", "num_cpus": resources.cluster.cpus}
     where: dict[str, Any] = {"address": resources.cluster.address} if resources.cluster.address else local
     # The workers of a Ray that is started here inherit this process's environment.

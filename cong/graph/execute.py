@@ -84,7 +84,7 @@ def _finished_since(task: Assignment, before: Any) -> bool:
 
 
 def _clear_the_way(task: Assignment, directory: Path) -> None:
-    """Move away what a finished stage left that is corrupt or to be made anew; unfinished work is continued."""
+    """Move away what a finished stage left that is corrupt or is to be recomputed; unfinished work is continued."""
     task.store.claim_place(task.stage)
     basis = _basis(task)
     begun = directory / BASIS

@@ -1,8 +1,8 @@
 """Runs the stages of a plan, several at a time as far as the resources go, and tells observers what happens.
 
 With Ray a stage is a Ray task that may start Ray Data actors or Ray Train workers; without, it runs in this process.
-A stage whose process dies is tried again and goes on where it stopped; one that raises fails, and what does not need it
-is still computed. No thread waits for a stage: an autoscaling cluster is asked for thousands at a time.
+A stage whose process dies is tried again and continues where it stopped; one that raises fails, and what does not need
+it is still computed. No thread waits for a stage: an autoscaling cluster is asked for thousands at a time.
 """
 
 import contextlib

@@ -152,7 +152,7 @@ class Store:
         """Forget what is known of a stage that another process has finished."""
 
     def edition(self, stage: Stage) -> Any:
-        """Return what changes whenever the stage is made anew, None while it is not finished."""
+        """Return what changes whenever the stage is recomputed, None while it is not finished."""
         try:
             return (self.directory(stage) / SUCCESS).stat().st_mtime_ns
         except FileNotFoundError:

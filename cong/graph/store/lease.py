@@ -218,7 +218,7 @@ def described(data: bytes, *, version: Any) -> dict[str, Any]:
 
 
 def _tell(line: str) -> None:
-    # Standard error may be closed by now; a heartbeat goes on without it.
+    # Standard error may be closed by now; a heartbeat continues without it.
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
