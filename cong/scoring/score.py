@@ -12,7 +12,7 @@ from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.models import largest, model_dir
+from cong.models import largest, model_dir, pair_dirs
 from cong.scoring.needs import scoring_need
 from cong.scoring.rewards import (
     AnswerMatch,
@@ -92,6 +92,8 @@ class Score(Stage):
     def _worker(self, ctx: Context) -> Callable[[], Worker]:
         if isinstance(self.judge, UnitTests):
             return partial(TestRunner, self.judge.limits, ctx.resources)
+        if isinstance(self.judge, ImplicitReward):
+            return partial(LogprobScorer, pair_dirs(ctx, self.judge.post, self.judge.pre, shared=True), ctx.resources)
         directories = tuple(model_dir(ctx, model) for model in judge_models(self.judge))
         if isinstance(self.judge, RewardModel):
             trusted = trusts_remote_code(self.judge)

@@ -7,18 +7,20 @@ are shared. Its fields are hyper-parameters only: workers, DeepSpeed and micro-b
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cong.errors import NothingLeft
 from cong.graph.demand import Demand
+from cong.graph.fingerprint import LATER
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
+from cong.models import Model, architecture_of, check_model, describe, largest, memory, model_dir
 from cong.training.endings import check_ending, check_ending_at_hand
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
+from cong.training.lora import LoRA
 from cong.training.order import accumulation_steps
 from cong.training.rows import TokenRows
 
@@ -53,6 +55,8 @@ class Finetune(Stage):
     """Prompt and response together are cut after so many tokens."""
     weight_decay: float = 0.0
     seed: int = 0
+    lora: LoRA | None = field(default=None, metadata=LATER)
+    """What is trained in place of all weights; the output is then an adapter on `model`."""
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "global_batch_size": 1, "max_length": 2, "weight_decay": 0.0}
@@ -68,6 +72,22 @@ class Finetune(Stage):
         if self.scheduler == "constant" and self.warmup_ratio > 0:
             # The optimizer's own "constant" would leave the warm-up out, unlike all other schedulers.
             object.__setattr__(self, "scheduler", "constant_with_warmup")
+
+    @property
+    def base(self) -> Model:
+        """Return the model on which an adapter is trained."""
+        return self.model
+
+    @property
+    def companions(self) -> tuple[Stage, ...]:
+        if self.lora is None or not isinstance(self.model, Stage):
+            return ()
+        return (self.model, *self.model.companions)
+
+    @property
+    def adapted(self) -> str:
+        """Return what a label says of the adapter, nothing where all weights are trained."""
+        return "" if self.lora is None else f",{self.lora}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         """Tokenize the rows of the inputs."""
@@ -102,6 +122,7 @@ class Finetune(Stage):
             itemsize=execution.itemsize,
             checkpointing=execution.device == "cuda",
             whole_logits=self.WHOLE_LOGITS,
+            trained=self.lora.parameters(model) if self.lora else None,
         )
 
     def run(self, ctx: Context) -> None:
@@ -123,6 +144,8 @@ class Finetune(Stage):
             metrics=ctx.metrics_path,
             progress=ctx.progress_path,
             resources=ctx.resources,
+            lora=self.lora,
+            base=describe(self.model),
         )
 
     def _train(self, ctx: Context, job: Job) -> None:
