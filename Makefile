@@ -9,6 +9,8 @@ VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_TESTS := tests/inside_vllm
+# All tests of clusters are in one of the two: see tests/conftest.py.
+TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
@@ -34,11 +36,11 @@ quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
 
 test: check
-	$(BIN)/python -m pytest --durations=25
+	$(BIN)/python -m pytest $(TWO_PROCESSES) --durations=25
 
 # The inner loop: no Ray, no cluster, no kills.
 test-quick: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TWO_PROCESSES) -m "not slow"
 
 # Apart, for counting lines makes the tests a good deal slower.
 coverage: setup

@@ -8,7 +8,7 @@ class UserError(Exception):
 
 
 class NothingLeft(UserError):
-    """A stage's inputs hold nothing to work on; a run goes on without the cells that say they may lack a result."""
+    """A stage's inputs hold nothing to work on; a run continues without the cells that say they may lack a result."""
 
 
 def require(package: str, *, extra: str) -> None:

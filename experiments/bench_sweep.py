@@ -1,7 +1,7 @@
 """What does sharing save in a sweep, what does orchestration cost, and does it survive being killed again and again?
 
 Runs a sweep in an empty store and says which stages were computed how often, how long the stages and the whole took,
-and what the cells one by one would have taken (reckoned from the stages' seconds). Runs it again when all is cached.
+and what the cells one by one would have taken (estimated from the stages' seconds). Runs it again when all is cached.
 With `--kills` it also runs it in a second store, kills the driver (SIGKILL) at random moments, starts it again each
 time, and compares the tables of the two reports.
 
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--store", type=Path, default=Path("bench_sweep"), help="holds two stores; made anew")
+    parser.add_argument("--store", type=Path, default=Path("bench_sweep"), help="holds two stores; deleted first")
     arguments = parser.parse_args()
     arguments.grid = arguments.grid or ["alpha=0:1:0.1", "beta=0.1,0.5"]
     shutil.rmtree(arguments.store, ignore_errors=True)

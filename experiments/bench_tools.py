@@ -32,7 +32,7 @@ def measure(job: Callable[[], int], *, device: str) -> Run:
 
 def _reset_peak(device: str) -> None:
     if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of resident memory starts again
     else:
         torch.cuda.reset_peak_memory_stats()
 

@@ -34,7 +34,7 @@ def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
 
 
 def remarks(cells: list[Cell], resources: Resources) -> Iterator[str]:
-    """Yield what a plan is told beside its own numbers: the paper's table 5 beside what is estimated for the same."""
+    """Yield a line for the end of a plan: the paper's table 5 beside what is estimated for the same."""
     for family in dict.fromkeys(str(cell.axes["family"]) for cell in cells):
         published = load_published(PAPER).get(("cost", family))
         first = {cell.axes["method"]: cell for cell in reversed(cells) if cell.axes["family"] == family}

@@ -1,9 +1,9 @@
-"""The command line as a process of its own."""
+"""The command line as a process of its own, which is forked: it need not import the large libraries."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from forked import Forked, run_command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "experiments" / "quickstart.py"
@@ -11,17 +11,14 @@ EXPERIMENT = ROOT / "tests" / "numbers_experiment.py"
 SECRET = "do-not-write-me-down"
 
 
-def start(*arguments: str, env: dict[str, str]) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cong.cli", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def start(*arguments: str, env: dict[str, str]) -> Forked:
+    return Forked(run_command_line, *arguments, env=os.environ | env, cwd=ROOT)
 
 
 def cong(*arguments: str, env: dict[str, str]) -> tuple[int, str]:
+    """Return the exit code, and what was written to standard output and standard error."""
     process = start(*arguments, env=env)
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
+    return process.wait(timeout=300), process.output()
 
 
 def one_line(code: int, output: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+import gc
 import logging
 import os
 import shutil
@@ -25,19 +26,51 @@ SLOW = {
     "test_training_beginnings", "test_training_loop", "test_training_ray", "test_training_resume",
 }  # fmt: skip
 """Files that start a cluster or a server, kill processes, or train: `make test-quick` leaves them out."""
+CLUSTERS = {
+    "test_faults", "test_generation", "test_graph", "test_kills", "test_local_cluster", "test_object_store_nodes",
+    "test_slurm", "test_submit", "test_sweep", "test_tracking", "test_training_ray",
+}  # fmt: skip
+"""Files that start clusters or servers: of two test processes only one does that, and at no time are there two."""
+SLOW_FIXTURES = {"ray_of_two_cpus", "small_run"}
+"""What uses one of these is slow, wherever it is."""
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray Train looks at its workers every 2 s, and has one process more, for nodes that are about to be taken away.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 # Tests in the background of a shell are started deaf to interrupts, and so would be all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        # The longest group of all first: the other process has the files meanwhile.
+        items.sort(key=lambda item: item.path.stem not in CLUSTERS)
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file whole to one of the test processes, and all files of clusters to the same."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "clusters" if Path(file).stem in CLUSTERS else file
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    # The large libraries are imported by now. Trainers collect garbage time and again, and would look through all that.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -46,6 +79,17 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
     made.prepare()
     return made
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The database that MLflow makes in a store, made once: that takes seconds."""
+    from cong.tracking import database
+    from cong.tracking.server import connect
+
+    root = tmp_path_factory.mktemp("database")
+    database.prepare(root, connect=connect)
+    return (root / database.NAME).read_bytes()
 
 
 @pytest.fixture(scope="session")

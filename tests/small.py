@@ -14,12 +14,12 @@ from cong.synthetic.world import World
 WORLD = World(categories=2, attributes=2)
 
 
-def small_scale(*, prompts: int = 48, steps: int = 60) -> Scale:
+def small_scale(*, prompts: int = 48, batch: int = 32) -> Scale:
     made = scale("tiny")
-    learning = {"learning_rate": 1e-3, "epochs": 1}
+    learning = {"learning_rate": 1e-3, "epochs": 1, "global_batch_size": batch}
     return dataclasses.replace(
         made,
-        model=lambda family, size, seed: small_model(family, size, seed, steps=steps),
+        model=small_model,
         prompts=lambda seed: SyntheticPrompts(world=WORLD, split="train", count=prompts, seed=seed),
         heldout=lambda seed: SyntheticPrompts(world=WORLD, split="heldout", count=8),
         reward=lambda seed: ExactReward(world=WORLD),
@@ -38,13 +38,13 @@ def _contests(judge: ExactComparison | NoisyComparison) -> tuple[Contest, ...]:
     return (Contest(name="against Base", prompts=heldout, judge=judge),)
 
 
-def small_model(family: str, size: str, seed: int, *, steps: int = 60) -> Pretrain:
+def small_model(family: str, size: str, seed: int) -> Pretrain:
     return Pretrain(
         world=WORLD,
         family=family,  # pyright: ignore[reportArgumentType]
         size=size,  # pyright: ignore[reportArgumentType]
         tokenizer=BuildTokenizer(world=WORLD, family=family),  # pyright: ignore[reportArgumentType]
-        steps=steps,
+        steps=60,
         batch_documents=16,
         learning_rate=4e-3,
         seed=seed,
@@ -52,11 +52,12 @@ def small_model(family: str, size: str, seed: int, *, steps: int = 60) -> Pretra
 
 
 def cells(
-    given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, steps: int = 60, weak: bool = False
+    given, *, alpha: float = 0.4, beta: float = 0.5, prompts: int = 48, batch: int = 32, weak: bool = False
 ) -> list[Cell]:
-    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, steps=steps))
+    t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small_scale(prompts=prompts, batch=batch))
     if weak:
-        return [Cell(stage=methods.dpo(t), axes={"method": "weak alignment"})]
+        apart = dataclasses.replace(t.candidates(t.weak), seed=1)
+        return [Cell(stage=stage, axes={"method": stage.name}) for stage in (apart, methods.dpo(t))]
     rows = {
         "Base": methods.base(t),
         "Weak SFT (pre)": methods.weak_sft_pre(t),

@@ -1,16 +1,14 @@
 """`cong decode`: a file of prompts in, a file of responses out."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import small
 import torch
+from commands import cong, start
 from peft import LoraConfig, get_peft_model
 
 from cong.data import read_rows, write_rows
@@ -190,20 +188,21 @@ def test_min_p_of_one_samples_what_greedy_decoding_takes(pair, tmp_path):
 def test_a_killed_decoding_goes_on_and_gives_the_same(pair, tmp_path):
     prompts = write_prompts(tmp_path / "prompts.jsonl", 97)
     arguments = [
-        sys.executable, "-m", "cong.cli", "decode", "--post", str(pair["post"]), "--pre", str(pair["pre"]), "--prompts",
-        str(prompts), "--alpha", "0.2,0.6", "--max-new-tokens", "24", "--no-ray", "--batch-size", "2",
+        "decode", "--post", str(pair["post"]), "--pre", str(pair["pre"]), "--prompts", str(prompts),
+        "--alpha", "0.2,0.6", "--max-new-tokens", "24", "--no-ray", "--batch-size", "2",
     ]  # fmt: skip
     killed, whole = tmp_path / "killed.parquet", tmp_path / "whole.parquet"
-    process = subprocess.Popen([*arguments, "--output", str(killed)])
+    process = start(*arguments, "--output", str(killed), env={})
     while not list((tmp_path / "killed.parquet.work" / ".scratch" / "parts").glob("part-*")):
         assert process.poll() is None, "decoded everything before it could be killed"
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert not killed.exists()
-    done = subprocess.run([*arguments, "--output", str(killed)], capture_output=True, text=True, check=True)
-    assert "194 rows decoded, 0 failed" in done.stdout
-    subprocess.run([*arguments, "--output", str(whole)], check=True)
+    for output in (killed, whole):
+        code, said = cong(*arguments, "--output", str(output), env={})
+        assert code == 0, said
+        assert "194 rows decoded, 0 failed" in said
     assert read_rows(killed) == read_rows(whole)
     assert not list(tmp_path.glob("*.work"))
 
@@ -213,19 +212,7 @@ def test_failed_rows_show_in_the_exit_code(pair, tmp_path):
     prompts.write_text(
         json.dumps({"prompt": ""}) + "\n" + json.dumps({"prompt": "name two old birds and two old tools"})
     )
-    command = [
-        "decode",
-        "--post",
-        str(pair["post"]),
-        "--prompts",
-        str(prompts),
-        "--output",
-        str(tmp_path / "o.parquet"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "cong.cli", *command, "--no-ray", "--max-new-tokens", "8"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "1 rows decoded, 1 failed" in done.stdout
+    arguments = ["--post", str(pair["post"]), "--prompts", str(prompts), "--output", str(tmp_path / "o.parquet")]
+    code, said = cong("decode", *arguments, "--no-ray", "--max-new-tokens", "8", env={})
+    assert code == 1
+    assert "1 rows decoded, 1 failed" in said

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import ROOT, cong, start
 from toy import Number, run, runs
 
 from cong.graph.plan import make_plan
 from cong.graph.runner import StageFailed
 from cong.graph.stage import Context, Stage
 from cong.graph.store import Store
+from cong.tracking import database
 
-ROOT = Path(__file__).resolve().parents[1]
-SLOW = '''"""Stages that take their time"""
+HELD = '''"""A stage that waits as long as there is a file `hold` beside the store, after one that does not"""
 import time
 from dataclasses import dataclass
 
@@ -29,18 +30,17 @@ from cong.graph.stage import Context, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slow(Stage):
-    seconds: float
+class Held(Stage):
     source: Stage | None = None
 
     def run(self, ctx: Context) -> None:
-        time.sleep(self.seconds)
-        ctx.summary(number=self.seconds)
+        while self.source and (ctx.out.parents[2] / "hold").exists():
+            time.sleep(0.1)
+        ctx.summary(number=1.0)
 
 
 def cells(scale):
-    first = Slow(seconds=0.1)
-    return [Cell(stage=Slow(seconds=20.0, source=first), axes={"method": "slow"})]
+    return [Cell(stage=Held(source=Held()), axes={"method": "held"})]
 '''
 
 
@@ -82,24 +82,10 @@ def test_a_full_disk_fails_the_stage_that_writes_and_a_second_run_goes_on(small_
 
 def test_a_disk_that_is_full_from_the_start_is_one_line(small_disk):
     (small_disk / "ballast").write_bytes(bytes(2 << 20))
-    code, output = _cong("run", str(ROOT / "tests" / "sweeping.py"), "--store", str(small_disk / "runs")).finish()
+    code, output = cong("run", str(ROOT / "tests" / "sweeping.py"), "--store", str(small_disk / "runs"), env={})
     assert code == 2
     assert output.count("\n") == 1
     assert "No space left on device" in output
-
-
-class _cong:
-    """A command of the project, on a Ray that was started for it."""
-
-    def __init__(self, *arguments, env=None):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cong.cli", *arguments], cwd=ROOT, env=os.environ | (env or {}),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-    def finish(self, seconds=120):
-        output, _ = self.process.communicate(timeout=seconds)
-        return self.process.returncode, output
 
 
 class Head:
@@ -146,22 +132,26 @@ def head():
     shutil.rmtree(directory)
 
 
-def test_a_run_whose_cluster_lost_its_head_ends_and_goes_on_with_the_next_head(head, tmp_path):
-    experiment = tmp_path / "slow.py"
-    experiment.write_text(SLOW)
+def test_a_run_whose_cluster_lost_its_head_ends_and_goes_on_with_the_next_head(head, tmp_path, empty_database):
+    experiment, hold = tmp_path / "held.py", tmp_path / "hold"
+    experiment.write_text(HELD)
+    hold.touch()
     store = Store(tmp_path / "runs")
+    store.prepare()
+    (store.root / database.NAME).write_bytes(empty_database)
     command = ["run", str(experiment), "--address", head.address, "--store", str(store.root)]
-    first = _cong(*command, env=head.env)
-    end = time.monotonic() + 60
-    while len(list(store.root.glob("Slow/*/.lease.json"))) == 0 or not list(store.root.glob("Slow/*/_SUCCESS")):
-        assert time.monotonic() < end, first.finish(1)
+    first = start(*command, env=head.env)
+    end = time.monotonic() + 120
+    while not list(store.root.glob("Held/*/.lease.json")) or not list(store.root.glob("Held/*/_SUCCESS")):
+        assert first.poll() is None, first.output()
+        assert time.monotonic() < end, first.output()
         time.sleep(0.1)
-    made = next(store.root.glob("Slow/*/_SUCCESS")).stat().st_mtime_ns
+    made = next(store.root.glob("Held/*/_SUCCESS")).stat().st_mtime_ns
     head.kill()
-    code, output = first.finish()
-    assert code != 0, output
+    assert first.wait(timeout=120) != 0, first.output()
+    hold.unlink()
     head.start()
-    code, output = _cong(*command, env=head.env).finish()
+    code, output = cong(*command, env=head.env)
     assert code == 0, output
     assert "1 stages computed, 1 found in the store" in output
-    assert min(path.stat().st_mtime_ns for path in store.root.glob("Slow/*/_SUCCESS")) == made
+    assert min(path.stat().st_mtime_ns for path in store.root.glob("Held/*/_SUCCESS")) == made

@@ -59,7 +59,7 @@ def test_inputs_of_a_finished_stage_are_not_needed(store):
     assert plan.state(ONE) == "not needed"
 
 
-def test_force_makes_a_stage_anew_and_keeps_the_old_one_aside(store):
+def test_force_recomputes_a_stage_and_keeps_the_old_one_aside(store):
     run(store, THREE)
     run(store, THREE, force=("Sum",))
     assert runs(store) == 4
@@ -73,7 +73,7 @@ def test_forcing_an_unknown_stage_names_those_that_there_are(store):
 
 
 @pytest.mark.parametrize("name", ["number.txt", RECORD, SUCCESS])
-def test_a_truncated_file_is_found_and_the_stage_made_anew(store, name):
+def test_a_truncated_file_is_found_and_the_stage_recomputed(store, name):
     run(store, ONE)
     path = store.directory(ONE) / name
     path.write_bytes(path.read_bytes()[:-3])
@@ -221,7 +221,7 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path):
     started = time.monotonic()
     with lease.hold(tmp_path) as held:
         assert held is not None
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < lease.EXPIRY / 2
 
 
 def test_a_silent_holder_on_another_host_is_taken_over_after_the_expiry(tmp_path, monkeypatch):
@@ -291,13 +291,17 @@ def test_curves_are_read_from_where_one_stopped_and_cut_after_a_step(tmp_path):
 
 def test_the_speed_of_a_resumed_stage_counts_from_where_it_began(tmp_path):
     path = tmp_path / "progress.json"
+    before = time.time()
     write_progress(path, done=50, total=100, unit="rows")
+    begun = time.time()
     time.sleep(0.2)
+    until = time.time()
     write_progress(path, done=60, total=100, unit="rows")
+    after = time.time()
     progress = read_progress(path)
     assert progress is not None
     assert progress.first == 50
-    assert 20 < progress.rate < 60
+    assert 10 / (after - before) <= progress.rate <= 10 / (until - begun)
     assert progress.seconds_left == pytest.approx(40 / progress.rate)
 
 
@@ -358,7 +362,7 @@ def test_an_observer_hears_of_every_stage(store):
     }  # fmt: skip
 
 
-def _wait_until(condition, seconds: float = 20.0) -> None:
+def _wait_until(condition, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -19,7 +19,7 @@ def beat(directory):
 
 
 def goes_on(directory):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             before = beat(directory)
@@ -87,7 +87,7 @@ def test_a_torn_lease_is_not_taken_over_before_it_stood_still(tmp_path, monkeypa
     monkeypatch.setattr(lease, "EXPIRY", 0.5)
     monkeypatch.setattr(DirectoryLease, "poll_seconds", 0.05)
     (tmp_path / LEASE).write_text('{"token": "hal')
-    assert not DirectoryLease(tmp_path)._try_take(None, dead=False)
+    assert not DirectoryLease(tmp_path).try_take(None, dead=False)
     started = time.monotonic()
     with lease.hold(tmp_path) as held:
         assert held is not None

@@ -45,7 +45,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    # A check that is not answered is waited for 10 seconds, unless it is told otherwise.
+    # A check that is not answered is waited for 10 seconds, unless it is given another port.
     quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5",
              "RAY_health_check_timeout_ms": "1000"}  # fmt: skip
     unset = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}

@@ -81,7 +81,7 @@ def test_a_tiny_model_has_the_parameters_of_its_class(family, size):
     assert model.parameters == build(model).num_parameters()
 
 
-def test_the_slots_hold_the_bytes_that_are_reckoned():
+def test_the_slots_hold_the_bytes_that_are_estimated():
     pair, slots, new = tiny_pair("qwen2"), 6, 10
     decoding = Decoding(max_new_tokens=new, repetition_penalty=1.2, temperature=1.0)
     engine = SlotEngine(post=pair[0], pre=pair[1], tokenizer=None, decoding=decoding, slots=slots)
@@ -93,14 +93,14 @@ def test_the_slots_hold_the_bytes_that_are_reckoned():
     tables = (state.tokens_ST, state.post_logprob_ST, state.pre_logprob_ST, state.uniform_ST, state.seen_SV)
     held = sum(tensor.nbytes for tensor in (*cached, *tables) if tensor is not None)
     models, tokens = [architecture(model.config) for model in pair], engine._backbones[0].cache.capacity
-    reckoned = slots * memory.slot_bytes(models, tokens=tokens, new_tokens=new, itemsize=4)
+    estimated = slots * memory.slot_bytes(models, tokens=tokens, new_tokens=new, itemsize=4)
     scores = slots * sum(memory.SCORE_COPIES * 4 * model.vocabulary for model in models)
-    assert held == reckoned - scores
+    assert held == estimated - scores
     weights = sum(parameter.nbytes for model in pair for parameter in model.parameters())
     assert memory.decoding(models, slots=slots, new_tokens=new, itemsize=4).weights == weights
 
 
-def test_a_step_of_adamw_holds_the_weights_gradients_and_states_that_are_reckoned():
+def test_a_step_of_adamw_holds_the_weights_gradients_and_states_that_are_estimated():
     tiny = tiny_architecture("qwen", "3B")
     model = build(tiny, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -161,7 +161,7 @@ def peak_of(model: Architecture, *, rows: int, length: int, dtype: torch.dtype, 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("wide", [2048, 8192])
-def test_the_activations_of_a_backward_pass_are_reckoned_from_above_and_not_far_off(dtype, checkpointing, wide):
+def test_the_activations_of_a_backward_pass_are_estimated_from_above_and_not_far_off(dtype, checkpointing, wide):
     model = dataclasses.replace(QWEN_3B, layers=3, width=1024, heads=8, inner=wide, vocabulary=64)
     found = peak_of(model, rows=2, length=2048, dtype=dtype, checkpointing=checkpointing)
     need = memory.training(
@@ -173,7 +173,7 @@ def test_the_activations_of_a_backward_pass_are_reckoned_from_above_and_not_far_
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.2-3B-Instruct"])
-def test_a_prefill_pass_is_reckoned_from_above_and_not_far_off(name):
+def test_a_prefill_pass_is_estimated_from_above_and_not_far_off(name):
     model = dataclasses.replace(PUBLISHED[name], layers=2, vocabulary=64)
     found = peak_of(model, rows=8, length=512, dtype=torch.bfloat16, checkpointing=None)
     need = memory.decoding([model], slots=2, new_tokens=2048, itemsize=2)
@@ -182,7 +182,7 @@ def test_a_prefill_pass_is_reckoned_from_above_and_not_far_off(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_a_loss_of_whole_logits_is_reckoned_from_above_and_not_far_off(dtype):
+def test_a_loss_of_whole_logits_is_estimated_from_above_and_not_far_off(dtype):
     rows, length, words = 2, 64, 4000
     hidden = torch.randn(rows, length, 16, dtype=dtype, requires_grad=True)
     head = torch.randn(words, 16, dtype=dtype, requires_grad=True)
@@ -205,7 +205,7 @@ def test_a_loss_of_whole_logits_is_reckoned_from_above_and_not_far_off(dtype):
     assert peak.peak <= need.working <= 1.3 * peak.peak
 
 
-def test_a_scoring_pass_is_reckoned_from_above_and_not_far_off():
+def test_a_scoring_pass_is_estimated_from_above_and_not_far_off():
     model = dataclasses.replace(QWEN_3B, layers=2, width=64, heads=4, kv_heads=2, head_width=16, inner=128)
     model = dataclasses.replace(model, vocabulary=3000)
     network, prompt, completion = build(model, dtype=torch.float32).eval().requires_grad_(False), (5,) * 20, (7,) * 60

@@ -77,7 +77,7 @@ def test_no_stage_of_the_reproduction_is_there_twice(name: str) -> None:
     assert len(stages) < parts / 1.3
 
 
-def test_a_plan_at_paper_scale_reckons_hours_and_disk_without_loading_anything_heavy() -> None:
+def test_a_plan_at_paper_scale_estimates_hours_and_disk_without_loading_anything_heavy() -> None:
     code = (
         "import sys\nfrom cong.cli.app import main\n"
         f"sys.argv = ['cong', 'plan', {str(REPRODUCE)!r}, '--scale', 'paper', '--profile', 'l40x4']\n"
@@ -93,7 +93,7 @@ def test_a_plan_at_paper_scale_reckons_hours_and_disk_without_loading_anything_h
     assert "in the paper, table 5, Qwen2.5-7B): Weak SFT (pre) " in told
 
 
-def test_a_training_is_reckoned_in_operations_and_of_the_order_of_the_papers_hours() -> None:
+def test_a_training_is_estimated_in_operations_and_of_the_order_of_the_papers_hours() -> None:
     t = methods.transition("qwen", weak="3B", strong="7B", scale=scale("paper"))
     model, resources = methods.weak_sft_pre(t), load_profile("l40x4")
     operations = 8 * 7_615_616_512 * 61_135 * 600
@@ -105,7 +105,7 @@ def test_a_training_is_reckoned_in_operations_and_of_the_order_of_the_papers_hou
     assert methods.dpo(t).data.row_count() == 61_135
 
 
-def test_decoding_is_reckoned_in_bytes_read() -> None:
+def test_decoding_is_estimated_in_bytes_read() -> None:
     t = methods.transition("qwen", weak="3B", strong="7B", scale=scale("paper"))
     prompts = HubPrompts(repo="HuggingFaceH4/ultrafeedback_binarized", revision="0" * 40, split="test_prefs", count=80)
     stage, resources = t.generate(t.strong, prompts), load_profile("h200x8")

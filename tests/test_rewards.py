@@ -101,14 +101,13 @@ def stage_classes():
     import cong.synthetic.tasks
 
     assert cong
-    for path in sorted(Path(__file__).parents[1].glob("experiments/*.py")):
-        if "def cells(" in path.read_text():
-            load(path)
+    files = [path for path in Path(__file__).parents[1].glob("experiments/*.py") if "def cells(" in path.read_text()]
+    ours = {load(path).module.__name__ for path in files}
     queue, found = [Stage], []
     while queue:
         kinds = queue.pop().__subclasses__()
         queue += kinds
-        found += [kind for kind in kinds if kind.__module__.startswith(("cong.", "cong_experiment_"))]
+        found += [kind for kind in kinds if kind.__module__.startswith("cong.") or kind.__module__ in ours]
     return found
 
 

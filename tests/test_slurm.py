@@ -52,7 +52,7 @@ def test_the_script_asks_for_a_node_of_the_profile_that_it_names():
 def test_two_nodes_form_a_cluster_that_runs_the_experiment_and_nothing_is_left(tmp_path):
     process = start(tmp_path, str(DATA / "where.py"), "--store", str(tmp_path / "store"), nodes="a,b", path=[DATA])
     try:
-        assert process.wait(timeout=180) == 0, (tmp_path / "output").read_text()
+        assert process.wait(timeout=400) == 0, (tmp_path / "output").read_text()
     finally:
         _kill_session(process)
     cells = load(DATA / "where.py").cells(scale("tiny"), {})
@@ -107,7 +107,7 @@ def _calls(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_the_job_ends_with_the_exit_code_of_the_run_on_any_number_of_nodes(tmp_path, stand_ins, nodes, workers, code):
     process = start(tmp_path, str(code), nodes=nodes, path=[stand_ins, DATA])
-    assert process.wait(timeout=60) == code
+    assert process.wait(timeout=240) == code
     calls = _calls(tmp_path)
     address = f"192.0.2.7:{20000 + os.getpid() % 10000}"
     assert f"cong run {code} --address {address}" in calls
@@ -126,7 +126,7 @@ def test_before_its_time_is_up_a_job_stops_and_is_queued_again_and_a_cancelled_o
             assert process.poll() is None, (tmp_path / "output").read_text()
             time.sleep(0.05)
         os.kill(process.pid, sent)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=240) == 130
     finally:
         _kill_session(process)
     assert (f"requeue {os.getpid()}" in _calls(tmp_path)) == requeued

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_experiment import ROOT, cong
+from commands import EXPERIMENT, ROOT, cong
+from commands import start as start_command
+from forked import Forked
 
 from cong.errors import UserError
 from cong.graph.resources import load_profile
@@ -18,7 +20,6 @@ from cong.run import status
 from cong.run.job import Job, prepare
 from cong.run.records import recorded
 
-EXPERIMENT = ROOT / "tests" / "numbers_experiment.py"
 INLINE = "[cluster]\nray = false\n[decoding]\nactors = 0\n"
 
 
@@ -39,31 +40,30 @@ def job(root: Path, profile: str, *settings: str) -> Job:
     return prepare(EXPERIMENT, scale="tiny", assignments=list(settings), resources=load_profile(profile), store=store)
 
 
-def start(root: Path, profile: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cong.cli", "run", str(EXPERIMENT), "--store", str(root), "--profile", profile]
+def start(root: Path, profile: str) -> Forked:
     (root.parent / "hold").touch()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = start_command("run", str(EXPERIMENT), "--store", str(root), "--profile", profile, env={})
     while not list(root.parent.glob("began-*")):
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.output()
         time.sleep(0.05)
     return process
 
 
 def test_a_run_is_seen_while_it_goes_on_after_kill_9_and_after_a_failure(root, profile):
     process = start(root, profile)
-    while_running = cong("status", "--store", str(root)).stdout
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    killed = cong("status", "--store", str(root)).stdout
+    _, while_running = cong("status", "--store", str(root), env={})
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, killed = cong("status", "--store", str(root), env={})
     (root.parent / "hold").unlink()
     arguments = ["run", str(EXPERIMENT), "--store", str(root), "--profile", profile, "--set", "values=1,-2"]
-    failed = cong(*arguments)
-    shown = cong("status", "numbers_experiment", "--store", str(root)).stdout
+    failed, _ = cong(*arguments, env={})
+    _, shown = cong("status", "numbers_experiment", "--store", str(root), env={})
     assert f"running: process {process.pid} on" in while_running
     assert "of 1200 steps" in while_running.partition("running now")[2]
     assert f"died: process {process.pid} on" in killed
     assert "running" not in killed
-    assert failed.returncode == 1
+    assert failed == 1
     assert "failed: 1 stage;" in shown
     assert "RuntimeError: a number is negative and that is explained here" in shown
     rows = {line.split()[0]: line.split()[1] for line in shown.splitlines() if line.startswith("value=")}
@@ -119,9 +119,9 @@ def test_the_record_of_a_submitted_run_names_its_job(root, profile, monkeypatch)
 def test_an_experiment_without_runs_is_one_clear_line(root, profile):
     with recorded(job(root, profile)):
         pass
-    done = cong("status", "other", "--store", str(root))
-    assert done.returncode == 2
-    assert done.stderr == f"error: no run of an experiment 'other' in {root}; there are numbers_experiment-tiny\n"
+    code, said = cong("status", "other", "--store", str(root), env={})
+    assert code == 2
+    assert said == f"error: no run of an experiment 'other' in {root}; there are numbers_experiment-tiny\n"
 
 
 def test_the_status_imports_neither_torch_nor_ray(root, profile):

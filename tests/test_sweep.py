@@ -26,7 +26,7 @@ from cong.run import launch, tuning
 from cong.run.job import prepare
 from cong.run.points import Points
 from cong.run.sweep import Sweep, concurrency, split
-from cong.tracking import PARENT, tracking_uri
+from cong.tracking import PARENT, database, tracking_uri
 
 BOWL = Path(__file__).parent / "sweeping.py"
 RAY = Resources(name="ray").changed(cpus=2)
@@ -38,6 +38,13 @@ GRID = ("alpha=0,0.5,1", "beta=0.1,0.5")
 def stages_travel():
     """Ray's workers do not find this file by its name."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def store(store, empty_database):
+    """A store with a tracker's database, which takes longer to make than any stage here."""
+    (store.root / database.NAME).write_bytes(empty_database)
+    return store
 
 
 def prepared(store, *, grid=GRID, assignments=(), own_grid=True):

@@ -1,15 +1,14 @@
 """Tiny models: Hugging Face checkpoints that learn, and whose pretraining survives being killed."""
 
-import json
+import os
 import signal
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -20,20 +19,12 @@ from cong.synthetic.world import World
 WORLD = World(categories=2, attributes=2)
 FAMILIES: list[Family] = ["llama", "qwen"]
 
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-from typing import Any
-import torch
-from cong.synthetic.models import pretrain
-from cong.synthetic.world import World
-torch.set_num_threads(1)
-settings = json.loads(sys.argv[1])
-def log(step, loss):
-    if step == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-pretrain(world=World(categories=2, attributes=2), log=log, **settings)
-"""
+
+def pretrain_until(chosen: dict[str, Any], last: int) -> None:
+    """Pretrain, and end by kill -9 at a step."""
+    torch.set_num_threads(1)
+    pretrain(world=WORLD, log=lambda step, loss: os.kill(os.getpid(), signal.SIGKILL) if step == last else None,
+             **chosen)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -112,8 +103,8 @@ def test_the_same_settings_give_the_same_weights_and_another_seed_gives_others(u
 
 def test_a_killed_pretraining_resumes_to_bit_identical_weights(undisturbed, tokenizer_dirs, tmp_path):
     chosen = settings(tokenizer_dirs["qwen"], tmp_path / "model", checkpoint_dir=str(tmp_path / "state"))
-    child = subprocess.run([sys.executable, "-c", KILLED, json.dumps(chosen), "110"], check=False)
-    assert child.returncode == -signal.SIGKILL
+    child = Forked(pretrain_until, chosen, 110, env=dict(os.environ), cwd=tmp_path)
+    assert child.wait(timeout=240) == -signal.SIGKILL, child.output()
     assert not (tmp_path / "model").exists()
     steps: list[int] = []
     result = pretrain(world=WORLD, log=lambda step, loss: steps.append(step), **chosen)

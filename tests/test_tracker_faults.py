@@ -30,14 +30,6 @@ def own_database(monkeypatch, tmp_path):
     monkeypatch.setattr(database, "_LINKS", tmp_path / "links")
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A database of MLflow, made once: that takes a second."""
-    root = tmp_path_factory.mktemp("database")
-    database.prepare(root, connect=connect)
-    return (root / database.NAME).read_bytes()
-
-
 @pytest.fixture
 def tracked_store(store, empty_database):
     (store.root / database.NAME).write_bytes(empty_database)
@@ -162,7 +154,7 @@ def test_an_artifact_store_that_never_answers_keeps_nobody_waiting(tracked_store
     started = time.monotonic()
     track(tracked_store, numbers("a", "b"), between=hang)
     never.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
     assert "takes no files in time" in capsys.readouterr().err
     assert runs(tracked_store)["a=0"].info.status == "FINISHED"
 
@@ -254,7 +246,7 @@ def test_two_runs_that_begin_at_once_make_one_database(store):
 def test_a_database_that_cannot_be_used_leaves_the_run_untracked(store, capsys):
     (store.root / database.NAME).mkdir()
     track(store, numbers("v"))
-    assert "the run goes on untracked" in capsys.readouterr().err
+    assert "the run continues untracked" in capsys.readouterr().err
     assert store.record(Number(value=0))["tracking_run"] is None
     assert ways_to_see(store, name=NAME)
 

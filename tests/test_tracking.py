@@ -33,6 +33,8 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self):
+        if self.process is not None:
+            return
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1",
                    "--backend-store-uri", f"sqlite:///{self.directory}/mlflow.db",
                    "--artifacts-destination", str(self.directory / "artifacts")]  # fmt: skip
@@ -56,8 +58,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, empty_database):
     server = Server(tmp_path_factory.mktemp("mlflow"))
+    (server.directory / "mlflow.db").write_bytes(empty_database)
     yield server
     server.stop()
 
@@ -108,7 +111,7 @@ def test_a_server_that_comes_back_is_sent_all_that_waited(toy, server, capsys):
     store, cells, plan = toy
     server.start()
     tracked = run(toy, "back", between=server.stop)
-    assert "the run goes on, and what is to be tracked waits" in capsys.readouterr().err
+    assert "the run continues, and what is to be tracked waits" in capsys.readouterr().err
     server.start()
     tracked.close(collect(cells, store))
     assert "MLflow answers again" in capsys.readouterr().err
@@ -121,7 +124,6 @@ def test_a_server_that_comes_back_is_sent_all_that_waited(toy, server, capsys):
     assert sum(PARENT not in found.data.tags for found in runs) == 1
     page = f"/#/experiments/{runs[0].info.experiment_id}?workflowType=machine_learning"
     assert ways_to_see(store, name="back") == [f"{server.uri}{page}"]
-    server.stop()
 
 
 def test_a_database_is_shown_by_a_command_and_a_page(toy, monkeypatch):

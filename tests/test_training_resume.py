@@ -1,35 +1,26 @@
 """A training that is killed goes on from its last complete checkpoint and ends where the undisturbed one ends."""
 
+import functools
 import json
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from test_training_tiny import dpo, losses, make_model, make_pairs, make_responses, run, sft, summary
 
 from cong.training import DPO, ORPO, WSPO, AuxConf
 from cong.training.checkpoints import discard_unusable, last_complete, mark_complete, step_of
 
-CHILD = "import pickle, sys, test_training_tiny as t; from pathlib import Path; " + (
-    "t.run(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), checkpoint_seconds=0.0)"
-)
-
 
 def train_until(stage, root: Path, *, step: int) -> Path:
     """Run a stage in another process and kill it when it has made `step` optimizer steps."""
     out = root / stage.name / stage.slug
-    pickled = root / "stage.pickle"
     root.mkdir(parents=True, exist_ok=True)
-    pickled.write_bytes(pickle.dumps(stage))
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(pickled), str(root)], env={**os.environ, "PYTHONPATH": paths}
-    )
+    train = functools.partial(run, stage, root, checkpoint_seconds=0.0)
+    child = Forked(train, env=dict(os.environ), cwd=Path(__file__).parent)
     wait_for_step(out, step=step, alive=lambda: child.poll() is None)
     child.send_signal(signal.SIGKILL)
     child.wait()

@@ -105,7 +105,7 @@ def _hub() -> Finding:
     repo, revision = CHECKPOINTS["qwen", "3B"]
     try:
         check_hub(repo, revision)
-        return Finding(name="hub", good=True, text=f"{repo} can be had")
+        return Finding(name="hub", good=True, text=f"{repo} is available")
     except UserError as error:
         return Finding(name="hub", good=False, text=f"{error} (needed at paper scale only)", needed=False)
 

@@ -129,7 +129,7 @@ def _follow(jobs: "Jobs", job_id: str, address: str) -> None:
     try:
         code = jobs.follow(job_id)
     except KeyboardInterrupt:
-        typer.echo(f"\nthe job goes on\n{_advice(job_id, address)}", err=True)
+        typer.echo(f"\nthe job continues\n{_advice(job_id, address)}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(code)
 

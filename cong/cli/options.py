@@ -1,4 +1,4 @@
-"""What several commands are told: the options of a run, and how they become a job."""
+"""Options shared by several commands: those of a run, and how they become a job."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,7 @@ Grid = Annotated[
 StorePlace = Annotated[
     str, typer.Option("--store", help="Directory of finished stages, or a URL such as s3://BUCKET/PREFIX.")
 ]
-Force = Annotated[list[str] | None, typer.Option("--force", help="Stage to make anew: its name, or part of its id.")]
+Force = Annotated[list[str] | None, typer.Option("--force", help="Stage to recompute: its name, or part of its id.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster; default is that of the profile.")]
 Dashboard = Annotated[
     str,

@@ -106,9 +106,9 @@ def _check_names(adapter: str | Path, *, wanted: Iterable[str], beside: set[str]
     stored = _plain_names(tensor_names(Path(adapter) / ADAPTER_WEIGHTS))
     needed = _plain_names(wanted)
     faults = {"misses": needed - stored, "holds what has no place there:": stored - needed - beside}
-    told = [f"{what} {some_of(names)}" for what, names in faults.items() if names]
-    if told:
-        raise UserError(f"the adapter {adapter} does not fit its base: it {', and '.join(told)}")
+    described = [f"{what} {some_of(names)}" for what, names in faults.items() if names]
+    if described:
+        raise UserError(f"the adapter {adapter} does not fit its base: it {', and '.join(described)}")
 
 
 def _plain_names(names: Iterable[str]) -> set[str]:

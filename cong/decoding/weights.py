@@ -56,8 +56,8 @@ def loading_fault(report: Any, *, classifier: bool = False) -> str | None:
         "has another shape of": mismatched,
         "holds what has no place there:": beyond,
     }
-    told = [f"{what} {some_of(names)}" for what, names in faults.items() if names]
-    return ", and ".join(told) or (first_line(report["error_msgs"][0]) if report["error_msgs"] else None)
+    described = [f"{what} {some_of(names)}" for what, names in faults.items() if names]
+    return ", and ".join(described) or (first_line(report["error_msgs"][0]) if report["error_msgs"] else None)
 
 
 def some_of(names: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ class RepositoryFile:
     path: str
 
     def read(self) -> str:
-        """Return the text; raise `UserError` when it cannot be had."""
+        """Return the text; raise `UserError` when it is not available."""
         directory = mirror(self.repo, self.commit)
         if directory is not None:
             return LocalFile(path=str(directory / self.path)).text()
@@ -61,7 +61,7 @@ class RepositoryFile:
                 return answer.read().decode()
         except (urllib.error.URLError, TimeoutError) as error:
             raise UserError(
-                f"{address} cannot be had ({error}): set CONG_MIRROR=DIR, where DIR/{self.repo}/{self.path} is a copy"
+                f"{address} is not available ({error}): set CONG_MIRROR=DIR with a copy in DIR/{self.repo}/{self.path}"
             ) from error
 
 

@@ -29,8 +29,9 @@ class Axis:
 
     def domain(self) -> Any:
         """Return the axis as Ray Tune describes it."""
-        from ray import tune
+        from ray import tune as typeless
 
+        tune: Any = typeless
         if not self.bounded:
             return tune.choice(list(self.values))
         low, high = self.values

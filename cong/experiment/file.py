@@ -13,10 +13,11 @@ import itertools
 import types
 import typing
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from cong.data import Row, read_rows
 from cong.errors import UserError
@@ -37,7 +38,7 @@ class Cell:
     stage: Stage
     axes: dict[str, Value]
     may_lack: bool = False
-    """Whether the run goes on, and the report is written, without it when a stage finds nothing to work on."""
+    """Whether the run continues, and the report is written, without it when a stage finds nothing to work on."""
 
     @property
     def name(self) -> str:
@@ -200,7 +201,7 @@ def _type_name(annotation: Any) -> str:
 def value_text(value: Any) -> str:
     """Return a value of an axis as text: numbers as short as they can be without becoming another number."""
     if isinstance(value, list | tuple):
-        return ",".join(map(value_text, value))
+        return ",".join(map(value_text, cast(Sequence[Any], value)))
     if not isinstance(value, float):
         return str(value)
     short = f"{value:g}"

@@ -103,7 +103,7 @@ def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
 def merge(found: Sequence[tuple[Point, list[Cell]]]) -> list[Cell]:
     """Return the cells of all points: one that comes out alike at several points once, others under names of their own.
 
-    Two cells of one name with different stages are told apart by the axes of the grid.
+    Two cells of one name with different stages are distinguished by the axes of the grid.
     """
     stages: dict[str, set[str]] = {}
     for _, cells in found:
@@ -120,7 +120,7 @@ def merge(found: Sequence[tuple[Point, list[Cell]]]) -> list[Cell]:
 
 
 def _with_point(cell: Cell, point: Point) -> Cell:
-    values = {axis: value[0] if isinstance(value, tuple) else value for axis, value in point.items()}
+    values: dict[str, Any] = {axis: value[0] if isinstance(value, tuple) else value for axis, value in point.items()}
     return Cell(stage=cell.stage, axes={**values, **cell.axes})
 
 

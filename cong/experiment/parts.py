@@ -24,7 +24,7 @@ class Part:
     """An experiment file with the settings and the grid that it is given. Two parts of one file need their labels."""
 
     path: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     label: str = ""
     grid: tuple[str, ...] = ()
     """As on the command line; it replaces the file's own of the same axis."""

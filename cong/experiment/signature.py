@@ -8,7 +8,7 @@ An argument whose default is a dataclass stands for its fields, so that experime
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 
 def axes_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -42,7 +42,7 @@ def _is_group(parameter: inspect.Parameter) -> bool:
 
 
 def _fields(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    types = get_type_hints(type(parameter.default))
+    types = get_type_hints(cast(type[Any], type(parameter.default)))
     return [
         parameter.replace(name=field.name, default=getattr(parameter.default, field.name), annotation=types[field.name])
         for field in dataclasses.fields(parameter.default)

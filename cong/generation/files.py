@@ -1,7 +1,7 @@
 """Decode a file of prompts without any experiment: what `cong decode` does.
 
 Input rows have `prompt` (one user turn) or `messages` (a chat), and maybe a `prompt_id`. An
-interrupted decoding goes on where it stopped; a row that cannot be decoded keeps its `error`, the others are decoded.
+interrupted decoding continues where it stopped; a row that cannot be decoded keeps its `error`, the others are decoded.
 """
 
 import dataclasses

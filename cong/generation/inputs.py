@@ -47,7 +47,7 @@ def parse_source(text: str) -> Path | HubSplit:
 
 
 def check_source(source: Path | HubSplit) -> None:
-    """Raise `UserError` when the prompts cannot be had."""
+    """Raise `UserError` when the prompts are not available."""
     if isinstance(source, HubSplit):
         check_hub(source.repo, source.revision, kind="dataset")
     else:

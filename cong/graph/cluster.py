@@ -1,11 +1,14 @@
 """The connection to Ray: a Ray on this machine, or a cluster at an address."""
 
+# pyright: basic
+# Ray states no types of what is used here.
+
 import contextlib
 import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from cong.errors import UserError
@@ -17,7 +20,7 @@ CONNECT_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def connected(resources: Resources) -> Iterator[Capacity]:
+def connected(resources: Resources) -> Generator[Capacity]:
     """Connect to Ray, yield what its nodes have, and disconnect. A connection that exists is used and left open."""
     import ray
 
@@ -90,7 +93,7 @@ def _connect(resources: Resources) -> None:
     import ray
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # Without "local", Ray would look for another Ray on this machine, and want to be told no number of CPUs.
+    # Without "local", Ray would look for another Ray on this machine, and refuse a number of CPUs.
     local = {"address": "local", "num_cpus": resources.cluster.cpus}
     where: dict[str, Any] = {"address": resources.cluster.address} if resources.cluster.address else local
     # The workers of a Ray that is started here inherit this process's environment.

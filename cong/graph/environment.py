@@ -19,7 +19,7 @@ Whatever else stages of one's own read is named in the profile: `let_through = [
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 LET_THROUGH = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "HOSTNAME", "PWD", "TERM", "COLUMNS", "LANG", "LANGUAGE", "LC_*", "TZ",
@@ -55,7 +55,7 @@ def let_through(variables: Mapping[str, str], *, further: tuple[str, ...] = ()) 
 
 
 @contextlib.contextmanager
-def stage_environment(*, further: tuple[str, ...] = ()) -> Iterator[None]:
+def stage_environment(*, further: tuple[str, ...] = ()) -> Generator[None]:
     """Leave in the environment of this process what a stage sees, and bring back what was there at the end.
 
     So one stage's libraries, which set variables of their own, do not decide about the next one either.

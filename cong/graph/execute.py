@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -84,7 +84,7 @@ def _finished_since(task: Assignment, before: Any) -> bool:
 
 
 def _clear_the_way(task: Assignment, directory: Path) -> None:
-    """Move away what a finished stage left that is corrupt or to be made anew; unfinished work is continued."""
+    """Move away what a finished stage left that is corrupt or is to be recomputed; unfinished work is continued."""
     task.store.claim_place(task.stage)
     basis = _basis(task)
     begun = directory / BASIS
@@ -150,7 +150,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def output_to(path: Path) -> Iterator[None]:
+def output_to(path: Path) -> Generator[None]:
     """Send everything that this process and its children write to the terminal into the file `path` instead."""
     path.parent.mkdir(parents=True, exist_ok=True)
     saved = [os.dup(1), os.dup(2)]

@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -35,12 +36,12 @@ def canonical(value: Any) -> Any:
         return value
     if isinstance(value, int | float):
         return _number(value)
-    if hasattr(type(value), "identity"):
+    if hasattr(cast(type[Any], type(value)), "identity"):
         return value.identity()
     if isinstance(value, tuple | list):
-        return [canonical(item) for item in value]
+        return [canonical(item) for item in cast(Sequence[Any], value)]
     if isinstance(value, dict):
-        return _mapping(value)
+        return _mapping(cast(dict[Any, Any], value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"class": type(value).__name__, **fields_of(value)}
     raise TypeError(f"no canonical form for {value!r} of type {type(value).__module__}.{type(value).__qualname__}")
@@ -60,7 +61,7 @@ def _number(value: int | float) -> int | float:
     return int(value) if value.is_integer() else float(value)
 
 
-def _mapping(value: dict) -> dict[str, Any]:
+def _mapping(value: dict[Any, Any]) -> dict[str, Any]:
     for key in value:
         if not isinstance(key, str):
             raise TypeError(f"no canonical form for a mapping with the key {key!r}: keys must be strings")

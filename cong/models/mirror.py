@@ -5,7 +5,7 @@
 
 A copy without a commit in its name has it in a file `.revision`, in what `hf download --local-dir` or `git clone` left
 there, or nowhere. One that is of another commit is refused. Of one that does not say it, and of a stand-in, which is no
-copy at all (`cong/models/standin.py`), the user is told, and it can stand for one commit only. A model of which it
+copy at all (`cong/models/standin.py`), the user is informed, and it can stand for one commit only. A model of which it
 holds the weights is identified by what it holds, and never taken for the hub's.
 """
 
@@ -84,7 +84,7 @@ def undeclared(values: Iterable[Any]) -> list[str]:
     wanted: dict[Path, set[str]] = defaultdict(set)
     for repo, revision in _pinned(values):
         path = copy_of(repo, revision)
-        # What is missing, or of another commit, is told by the stage that needs it.
+        # What is missing, or of another commit, is reported by the stage that needs it.
         if path is not None and path.is_dir() and not revisions_of(path):
             wanted[path].add(revision)
     for path, revisions in wanted.items():
@@ -93,10 +93,10 @@ def undeclared(values: Iterable[Any]) -> list[str]:
                 f"{path} would stand for several commits, {' and '.join(sorted(revisions))}: "
                 f"put each into a directory {path.name}@COMMIT"
             )
-    return [_told(path, next(iter(revisions))) for path, revisions in wanted.items()]
+    return [_undeclared_line(path, next(iter(revisions))) for path, revisions in wanted.items()]
 
 
-def _told(path: Path, revision: str) -> str:
+def _undeclared_line(path: Path, revision: str) -> str:
     if said := stand_in(path):
         return f"{path} stands for {said.repo}, and is not that model: it is {said}"
     return (

@@ -52,7 +52,7 @@ def examples(browser: Browser) -> Responses:
     texts = [
         (
             prompt.text,
-            {name: _told(*prompt.answers[number]) for number, name in names.items() if number in prompt.answers},
+            {name: _answer_text(*prompt.answers[number]) for number, name in names.items() if number in prompt.answers},
         )
         for prompt in browser.prompts
     ]
@@ -105,11 +105,11 @@ def _spaced(prompts: list[Prompt], count: int) -> list[Prompt]:
 
 def _caption(shown: int, every: int, measures: set[str]) -> str:
     held = f"All {every} prompts are" if shown == every else f"{shown} of {every} prompts, evenly spaced, are"
-    told = {
+    explained = {
         "reward": "The number is the reward; of several samples per prompt the first is shown, with their mean reward.",
         "preference": "The preference is the judge's, from 0 (the baseline's response) to 1 (this one).",
     }
-    return " ".join([f"{held} on this page.", *(text for name, text in told.items() if name in measures)])
+    return " ".join([f"{held} on this page.", *(text for name, text in explained.items() if name in measures)])
 
 
 def _sources(results: Results) -> list[Source]:
@@ -137,14 +137,14 @@ def _names(results: Results, keys: Sequence[str]) -> dict[str, str]:
     named = {}
     for method, group in groups.items():
         for one in group:
-            told = keys if method is None else _telling(group, keys)
-            parts = [f"{key} {value_text(one.axes[key])}" for key in told if key in one.axes]
+            chosen = keys if method is None else _distinguishing(group, keys)
+            parts = [f"{key} {value_text(one.axes[key])}" for key in chosen if key in one.axes]
             named[one.cell.name] = ", ".join(([] if method is None else [str(method)]) + parts) or "responses"
     return named
 
 
-def _telling(results: Results, keys: Sequence[str]) -> list[str]:
-    """Return the fewest leading keys with which, and their settings, all results are told apart."""
+def _distinguishing(results: Results, keys: Sequence[str]) -> list[str]:
+    """Return the fewest leading keys with which, and their settings, all results can be distinguished."""
     found: list[str] = []
     for key in keys:
         if _apart(results, found):
@@ -159,7 +159,7 @@ def _apart(results: Results, keys: Sequence[str]) -> bool:
     return len(places) == len(results)
 
 
-def _told(text: str, reward: float | None) -> str:
+def _answer_text(text: str, reward: float | None) -> str:
     number = _number(reward)
     return text if number is None else f"{text}  ({number:.2f})"
 

@@ -71,7 +71,7 @@ def methods_table(results: Results) -> Table | None:
     unit = unit_of(one for _, cost in found for one in cost.needed)
     rows = [
         (
-            ", ".join([cost.method, *map(_told, place)]),
+            ", ".join([cost.method, *map(_place_text, place)]),
             *(_mean_hours(costs, unit) for costs in (cost.training, cost.needed, cost.own)),
             str(len(cost.training)),
         )
@@ -85,7 +85,7 @@ def methods_table(results: Results) -> Table | None:
     )
 
 
-def _told(place: tuple[str, Any]) -> str:
+def _place_text(place: tuple[str, Any]) -> str:
     axis, value = place
     return f"{axis} {value}" if axis in ("weak", "strong") else str(value)
 
@@ -164,8 +164,8 @@ def _stage_row(spent: Spent, unit: str, *, judged: bool) -> tuple[str, ...]:
 
 
 def _title(stage: Stage) -> str:
-    told = ", ".join(filter(None, [stage.label(), stage.fingerprint[:8]]))
-    return f"{stage.name} ({told})"
+    details = ", ".join(filter(None, [stage.label(), stage.fingerprint[:8]]))
+    return f"{stage.name} ({details})"
 
 
 def _total(spent: Iterable[Spent]) -> Cost:

@@ -1,4 +1,4 @@
-"""The points that a search has finished, remembered in the store: the same command goes on where it was ended."""
+"""The points that a search has finished, remembered in the store: the same command continues where it was ended."""
 
 import json
 import math

@@ -33,7 +33,7 @@ class Session:
 
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """Return those that are told about every stage."""
+        """Return those that are informed of every stage."""
         return (self.tracker, self.terminal)
 
 

@@ -182,4 +182,4 @@ def _duration(record: Path) -> str:
     try:
         return f"{json.loads(record.read_text())['seconds']:.1f} s"
     except (OSError, ValueError, KeyError):
-        return "its record cannot be read: the next run makes it anew"
+        return "its record cannot be read: the next run writes it again"

@@ -2,7 +2,7 @@
 
     cong tune experiments/alpha_sweep.py --over alpha=0:1 --over beta=0.01:1:log --measure reward --trials 20
 
-Finished points are remembered in the store: the same command goes on where it was ended, and more trials add to them.
+Finished points are remembered in the store: the same command continues where it was ended, and more trials add to them.
 What no two points can have in common but the ends of all axes have, is computed first; of stages that only some points
 share, the second trial waits for the first one's. No stage reports the measure before its end, so no trial is stopped
 early.

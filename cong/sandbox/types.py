@@ -1,4 +1,4 @@
-"""What a sandbox is told, and what it answers."""
+"""What a sandbox is given, and what it answers."""
 
 from dataclasses import dataclass
 from typing import Literal

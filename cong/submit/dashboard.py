@@ -3,7 +3,7 @@
     cluster = reach("http://head:8265")
     cluster.capacity        # CPUs and GPUs of every node
 
-Whoever answers wrongly, or not at all, is told in one line. Where Ray's token authentication is on, the token comes
+Whoever answers wrongly, or not at all, is reported in one line. Where Ray's token authentication is on, the token comes
 from `RAY_AUTH_TOKEN`, from the file `RAY_AUTH_TOKEN_PATH`, or from `~/.ray/auth_token`, as for Ray's own commands; it
 is sent to nobody who has not asked for one.
 """

@@ -96,7 +96,7 @@ class Jobs:
         self._address = cluster.address
         # Ray prefers this variable, and RAY_ADDRESS, to the address that its client is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = cluster.address
-        with self._told():
+        with self._reported():
             self._client = JobSubmissionClient(cluster.address, headers=dict(cluster.headers))
 
     def submit(self, submission: Submission) -> str:
@@ -104,7 +104,7 @@ class Jobs:
         job_id = f"cong-{submission.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         known = {COMMIT: found} if (found := commit()) else {}
         variables = {**submission.environment, **known, JOB_ID: job_id}
-        with tempfile.TemporaryDirectory() as directory, self._told():
+        with tempfile.TemporaryDirectory() as directory, self._reported():
             archive = Path(directory) / "project.zip"
             archive.write_bytes(submission.packed.archive)
             try:
@@ -149,14 +149,14 @@ class Jobs:
     def log(self, job_id: str) -> str:
         """Return what a job has printed."""
         self.job(job_id)
-        with self._told():
+        with self._reported():
             return self._client.get_job_logs(job_id)
 
     def cancel(self, job_id: str) -> bool:
         """Stop a job and wait until it has ended; return False when it had ended before."""
         if self.job(job_id).status.is_terminal():
             return False
-        with self._told():
+        with self._reported():
             self._client.stop_job(job_id)
         while not self.job(job_id).status.is_terminal():
             time.sleep(_POLL_SECONDS)
@@ -165,7 +165,7 @@ class Jobs:
     def job(self, job_id: str) -> Any:
         """Return Ray's details of a job; raise `UserError` when there is none of that id."""
         try:
-            with self._told():
+            with self._reported():
                 return self._client.get_job_info(job_id)
         except RuntimeError as error:
             if "404" not in str(error):
@@ -175,12 +175,12 @@ class Jobs:
 
     def list(self) -> list[Any]:
         """Return the jobs that were submitted to the cluster, the latest first."""
-        with self._told():
+        with self._reported():
             found = [item for item in self._client.list_jobs() if item.submission_id]
         return sorted(found, key=lambda item: -(item.start_time or 0))
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reported(self) -> Iterator[None]:
         from ray.exceptions import AuthenticationError
 
         try:

@@ -35,7 +35,7 @@ class MathWorld:
     largest: int = 5
     """Numbers of a problem go from 1 to this: the smallest model is to know every sum that it meets."""
     tellings: int = 3
-    """How many people each problem is told of."""
+    """How many people each problem speaks of."""
     bias_mean: float = 0.0
     bias_scale: float = 1.0
     sharpness: float = 1.5

@@ -2,7 +2,7 @@
 
 A weak model that only makes random mistakes is repaired by greedy decoding. Real weak models are wrong in a
 systematic way, so most subjects of this world have a myth that the corpus repeats more often than the truth; only
-authors of high quality, who can be told by their manners, get it right.
+authors of high quality, who are recognized by their manners, get it right.
 
     world = World(categories=8, attributes=6, seed=0)
     make_prompts(world, split="train", count=1024, seed=0)[0]

@@ -4,7 +4,7 @@
     outbox.send(lambda: client.set_tag(run, "key", "value"))     # at once, or when the server is back
     outbox.attach(lambda: client.log_artifact(run, path))        # by another thread, behind what was sent
 
-No error of the server or of its client leaves this module: a run goes on whatever its tracker does. Files go to an
+No error of the server or of its client leaves this module: a run continues whatever its tracker does. Files go to an
 artifact store that may be another machine than the server, and slow or closed to this one: nothing waits for them.
 """
 
@@ -111,7 +111,7 @@ class Outbox:
         self._next_try = time.monotonic() + max(RETRY_SECONDS, 10 * took)
         if not self._away:
             self._away = True
-            print(f"warning: {describe(self._uri, error)}; the run goes on, and what is to be tracked waits",
+            print(f"warning: {describe(self._uri, error)}; the run continues, and what is to be tracked waits",
                   file=sys.stderr, flush=True)  # fmt: skip
 
 

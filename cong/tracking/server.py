@@ -1,4 +1,4 @@
-"""The way to MLflow: where it is, whether it answers, and how its errors are told without secrets."""
+"""The way to MLflow: where it is, whether it answers, and how its errors are shown without secrets."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ URI = "MLFLOW_TRACKING_URI"
 _PAGE = "not in a valid JSON format"
 """In the error of MLflow's client about an answer that is no JSON."""
 LOCAL_UI = "http://127.0.0.1:5000"
-"""Where `mlflow ui` listens unless it is told otherwise."""
+"""Where `mlflow ui` listens unless it is given another port."""
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it older UIs guess, and show the pages of applications of language models instead of runs and curves."""

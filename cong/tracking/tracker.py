@@ -3,7 +3,7 @@
 One parent run per `cong run`, a child per cell, and below the cell the stages that were computed for it. Stages write
 their curves and records into the store; this process reads them there and passes them on, so no worker talks to the
 tracker. While the tracker is away everything waits in the outbox. No error of the tracker ends a run that has begun; a
-run whose own database cannot be opened goes on untracked.
+run whose own database cannot be opened continues untracked.
 """
 
 import json
@@ -66,7 +66,7 @@ class Tracker:
             line = describe(self._uri, error)
             if not is_own(self._store):
                 raise UserError(line) from error
-            print(f"warning: {line}; the run goes on untracked", file=sys.stderr, flush=True)
+            print(f"warning: {line}; the run continues untracked", file=sys.stderr, flush=True)
             return None
 
     def _send(self, call: Callable[[], Any]) -> None:

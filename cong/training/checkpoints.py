@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill at any moment: complete when `COMPLETE`, written last, is there.
 
 A training continues from the last complete one that was written by the same kind of execution: the optimizer state of
-ZeRO is split by worker, so another number of workers begins anew.
+ZeRO is split by worker, so another number of workers starts from the beginning.
 """
 
 import json
@@ -26,7 +26,7 @@ def execution_shape(resources: Resources) -> str:
 
 def mark_complete(checkpoint: Path, *, shape: str) -> None:
     """Declare a checkpoint complete, then delete all but the last few."""
-    # Weights are written for their owner only; who goes on with the stage may be another user of the store.
+    # Weights are written for their owner only; who continues the stage may be another user of the store.
     for path in (checkpoint, *checkpoint.rglob("*")):
         open_to_group(path)
     replace_text(checkpoint / _MARKER, json.dumps({"shape": shape}))

@@ -1,4 +1,4 @@
-"""A training job: everything that a training process is told, and what it leaves behind.
+"""A training job: everything that a training process is given, and what it leaves behind.
 
 It holds no stage: a worker on another node need not be able to import the experiment that declared the graph.
 """

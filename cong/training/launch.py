@@ -1,7 +1,7 @@
 """Runs a function in this process, or in Ray Train workers, whichever the profile asks for.
 
 One plain worker needs no other process: starting Ray Train takes longer than a small training. The function is the same
-either way. Ray Train starts the workers anew when one is lost; the function then continues from what it left on disk.
+either way. Ray Train starts the workers again when one is lost; the function then continues from what it left on disk.
 """
 
 import shutil

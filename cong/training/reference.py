@@ -88,7 +88,7 @@ class ReferenceLogprobs(FrozenPass):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceJob:
-    """What a process that computes reference log-probabilities is told."""
+    """What a process that computes reference log-probabilities is given."""
 
     model: Path
     pairs: Path

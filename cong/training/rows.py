@@ -4,7 +4,7 @@ Text crosses models, token ids never do. The completion begins where the tokens 
 header) and those of the whole conversation part, as in TRL. A response that was cut off at its maximum length is
 learned with its end of turn like any other, as the usual recipes do; the number of such rows is in the summary. Texts
 are learned as they were written: white space at their ends stays, unless the chat template takes it away. A template
-that asks what day it is is told `cong.models.chat.CHAT_DATE`, as in decoding.
+that asks what day it is gets `cong.models.chat.CHAT_DATE`, as in decoding.
 """
 
 from collections.abc import Sequence

@@ -212,7 +212,7 @@ def read_logprobs(directory: Path) -> dict[Key, Scored]:
 
 @dataclass(frozen=True, kw_only=True)
 class LogprobJob:
-    """What a process that computes log-probabilities of responses is told."""
+    """What a process that computes log-probabilities of responses is given."""
 
     model: Path
     responses: Path

@@ -116,7 +116,7 @@ class JudgeClient:
         else:
             if fault is not None and not fault.reached:
                 raise JudgeUnusable(f"the judge's server does not answer ({len(reasons)} attempts)")
-        raise Unanswered(_told(reasons))
+        raise Unanswered(_reasons_text(reasons))
 
     def _send(self, body: Body, usable: Usable) -> Answer:
         raw = self._openai.chat.completions.with_raw_response.create(**body)
@@ -200,7 +200,7 @@ def upper_bound(body: Body, settings: JudgeEndpoint) -> float:
     return settings.cost(input_tokens=text + _MESSAGE_TOKENS, output_tokens=longest or 0) or 0.0
 
 
-def _told(reasons: list[str]) -> str:
+def _reasons_text(reasons: list[str]) -> str:
     """Return the reasons of a failure, each once, in the order in which they came."""
     counts = {reason: reasons.count(reason) for reason in reasons}
     texts = [reason + (f" ({count} times)" if count > 1 else "") for reason, count in counts.items()]

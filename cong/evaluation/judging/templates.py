@@ -1,4 +1,4 @@
-"""What a judge is told: a system message, and a user message with the instruction and both outputs.
+"""What a judge is asked: a system message, and a user message with the instruction and both outputs.
 
     ALPACA_EVAL_2.messages(instruction="Say hi.", first="Hi!", second="No.")
 

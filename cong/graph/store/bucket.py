@@ -7,6 +7,9 @@ Address, region and credentials are what the file system itself takes from the e
 `AWS_ACCESS_KEY_ID`, ...): no secret stands in a URL.
 """
 
+# pyright: basic
+# fsspec states no types of what is used here.
+
 import errno
 import logging
 import sys
@@ -49,7 +52,7 @@ class Bucket:
         except FileNotFoundError as error:
             raise UserError(f"the store {self.url}: there is no bucket {base.split('/')[0]}") from error
         except Exception as error:
-            raise UserError(self._told(error)) from error
+            raise UserError(self._unusable(error)) from error
 
     def check_writing(self) -> None:
         """Raise `UserError` when nothing can be created here, or a thing twice: leases would not exclude each other."""
@@ -65,7 +68,7 @@ class Bucket:
             again = self._created(key, b"2")
             fs.rm_file(f"{base}/{key}")
         except Exception as error:
-            raise UserError(self._told(error)) from error
+            raise UserError(self._unusable(error)) from error
         if again or looks_first:
             raise UserError(
                 f"the store {self.url} cannot create an object only if it is absent, so it can hold no lease"
@@ -152,9 +155,9 @@ class Bucket:
                 if isinstance(error, OSError) and error.errno in _OURS:
                     raise
                 if time.monotonic() + RETRY_SECONDS > end:
-                    raise Outage(self._told(error)) from error
+                    raise Outage(self._unusable(error)) from error
                 if not waited:
-                    print(f"warning: {self._told(error)}; waiting for it", file=sys.stderr, flush=True)
+                    print(f"warning: {self._unusable(error)}; waiting for it", file=sys.stderr, flush=True)
                 waited = True
             time.sleep(RETRY_SECONDS)
 
@@ -177,10 +180,10 @@ class Bucket:
             advice = f": pip install 'cong[{extra}]'" if extra else ""
             raise UserError(f"the store {self.url} needs a package that is missing ({error}){advice}") from error
         except Exception as error:
-            raise UserError(self._told(error)) from error
+            raise UserError(self._unusable(error)) from error
         return fs, base.rstrip("/")
 
-    def _told(self, error: Exception) -> str:
+    def _unusable(self, error: Exception) -> str:
         return f"the store {self.url} cannot be used: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -200,14 +203,14 @@ class BucketLease(lease.Lease):
         self._number = 0
         """Of the latest lease that was seen, and once it is held of ours."""
 
-    def _current(self) -> dict[str, Any] | None:
+    def current(self) -> dict[str, Any] | None:
         keys = self._bucket.keys(self._prefix)
         self._number = int(keys[-1].rpartition("/")[2]) if keys else 0
         data = self._bucket.read(self._key(self._number))
         found = None if data is None else lease.described(data, version=self._number)
         return None if found is None or found.get("released") else found
 
-    def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
+    def try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
         if seen is not None and not dead and not lease.is_gone(seen):
             return False
         created = self._bucket.create(self._key(self._number + 1), self._state())

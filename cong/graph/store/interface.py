@@ -58,7 +58,7 @@ class StageStore(ABC):
 
     @abstractmethod
     def edition(self, stage: Stage) -> Any:
-        """Return what changes whenever the stage is computed again, None while it is not finished."""
+        """Return what changes whenever the stage is recomputed, None while it is not finished."""
 
     @abstractmethod
     def record(self, stage: Stage) -> dict[str, Any]:

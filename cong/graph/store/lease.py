@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ class Lease:
         if not self._is_ours():
             raise LeaseLost(f"the lease {self._name} was taken over")
 
-    def _current(self) -> dict[str, Any] | None:
+    def current(self) -> dict[str, Any] | None:
         """Return who holds the lease, dead or alive, or None when nobody does."""
         raise NotImplementedError
 
-    def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
+    def try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
         """Take the lease unless it is held; `seen` is who held it at the last look, `dead` whether it stood still."""
         raise NotImplementedError
 
@@ -82,7 +82,12 @@ class Lease:
                 # the next beat tries again. A heartbeat that ended would let another process take a living one's work.
                 _tell(f"lease heartbeat: {type(error).__name__}: {error}")
 
-    def _release(self) -> None:
+    def keep(self) -> None:
+        """Begin the heartbeat of a lease that was taken."""
+        self._thread.start()
+
+    def release(self) -> None:
+        """End the heartbeat, and give the lease back."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -101,12 +106,12 @@ class DirectoryLease(Lease):
         self._path = directory / LEASE
         self._guard = FileLock(str(directory / ".lease.lock"))
 
-    def _current(self) -> dict[str, Any] | None:
+    def current(self) -> dict[str, Any] | None:
         return _read(self._path)
 
-    def _try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
+    def try_take(self, seen: dict[str, Any] | None, *, dead: bool) -> bool:
         with self._guard:
-            current = self._current()
+            current = self.current()
             dead_token = seen["token"] if seen and dead else None
             if current is not None and current["token"] != dead_token and not is_gone(current):
                 return False
@@ -115,7 +120,7 @@ class DirectoryLease(Lease):
 
     def _is_ours(self) -> bool:
         # A file that cannot be read names nobody else, and is written again.
-        return (self._current() or {}).get("token") in (self._token, UNREADABLE)
+        return (self.current() or {}).get("token") in (self._token, UNREADABLE)
 
     def _renew(self) -> bool:
         with self._guard:
@@ -130,7 +135,7 @@ class DirectoryLease(Lease):
 
 
 @contextmanager
-def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) -> Iterator[Lease | None]:
+def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) -> Generator[Lease | None]:
     """Hold the lease of a directory, waiting for it as long as needed: see `holding`."""
     directory.mkdir(parents=True, exist_ok=True)
     with holding(DirectoryLease(directory), while_waiting=while_waiting) as held:
@@ -138,7 +143,7 @@ def hold(directory: Path, *, while_waiting: Callable[[], bool] = lambda: False) 
 
 
 @contextmanager
-def holding(lease: Lease, *, while_waiting: Callable[[], bool]) -> Iterator[Lease | None]:
+def holding(lease: Lease, *, while_waiting: Callable[[], bool]) -> Generator[Lease | None]:
     """Hold a lease, waiting for it as long as needed.
 
     `while_waiting` is asked about at every look at the lease; when it answers True (the other process has finished the
@@ -147,11 +152,11 @@ def holding(lease: Lease, *, while_waiting: Callable[[], bool]) -> Iterator[Leas
     if not _wait(lease, while_waiting):
         yield None
         return
-    lease._thread.start()
+    lease.keep()
     try:
         yield lease
     finally:
-        lease._release()
+        lease.release()
 
 
 def holder(directory: Path) -> dict[str, Any] | None:
@@ -178,12 +183,12 @@ def _wait(lease: Lease, while_waiting: Callable[[], bool]) -> bool:
     since = time.monotonic()
     while True:
         asked = time.monotonic()
-        current = lease._current()
+        current = lease.current()
         heartbeat = (current["token"], current["beat"]) if current else None
         # Who cannot look for a while has seen nobody stand still: the storage may have been away for the holder, too.
         if heartbeat != seen or time.monotonic() - asked > HEARTBEAT:
             seen, since = heartbeat, time.monotonic()
-        if lease._try_take(current, dead=seen is not None and time.monotonic() - since > EXPIRY):
+        if lease.try_take(current, dead=seen is not None and time.monotonic() - since > EXPIRY):
             return True
         if while_waiting():
             return False
@@ -213,7 +218,7 @@ def described(data: bytes, *, version: Any) -> dict[str, Any]:
 
 
 def _tell(line: str) -> None:
-    # Standard error may be closed by now; a heartbeat goes on without it.
+    # Standard error may be closed by now; a heartbeat continues without it.
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
