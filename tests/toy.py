@@ -12,7 +12,7 @@ from cong.graph.plan import make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import Runner
 from cong.graph.stage import Context, Stage
-from cong.graph.store import Store
+from cong.graph.store import StageStore, Store
 
 INLINE = Resources(name="inline").changed(ray=False, actors=0)
 
@@ -107,6 +107,6 @@ def read(directory: Path) -> float:
     return float((directory / "number.txt").read_text())
 
 
-def run(store: Store, *targets: Stage, force: tuple[str, ...] = (), resources: Resources = INLINE) -> None:
+def run(store: StageStore, *targets: Stage, force: tuple[str, ...] = (), resources: Resources = INLINE) -> None:
     plan = make_plan({str(number): stage for number, stage in enumerate(targets)}, store, force=force)
     Runner(store=store, resources=resources).run(plan)

@@ -10,7 +10,7 @@ from importlib import metadata
 
 from cong.errors import UserError
 from cong.graph.resources import Resources
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 
 PACKAGES = ("torch", "transformers", "trl", "ray", "deepspeed", "datasets", "accelerate", "mlflow")
 FREE_GB = 5.0
@@ -26,7 +26,7 @@ class Finding:
     needed: bool = True
 
 
-def examine(resources: Resources, store: Store) -> bool:
+def examine(resources: Resources, store: StageStore) -> bool:
     """Print a line per finding; return whether nothing that is needed is missing."""
     healthy = True
     for finding in _findings(resources, store):
@@ -36,7 +36,7 @@ def examine(resources: Resources, store: Store) -> bool:
     return healthy
 
 
-def _findings(resources: Resources, store: Store) -> Iterator[Finding]:
+def _findings(resources: Resources, store: StageStore) -> Iterator[Finding]:
     yield _python()
     yield from (_package(name) for name in PACKAGES)
     yield _guarded("devices", lambda: _device(resources))
@@ -76,14 +76,14 @@ def _device(resources: Resources) -> Finding:
     return Finding(name="devices", good=not missing, text=found + advice)
 
 
-def _store(store: Store) -> Finding:
+def _store(store: StageStore) -> Finding:
     store.prepare()
     free = store.free_bytes() / 2**30
     advice = "" if free > FREE_GB else f": below {FREE_GB:g} GB, choose another place with --store"
     return Finding(name="store", good=free > FREE_GB, text=f"{store} can be written, {free:.0f} GB free{advice}")
 
 
-def _tracking(store: Store) -> Finding:
+def _tracking(store: StageStore) -> Finding:
     from cong.tracking import check_tracking, tracking_uri, without_password
 
     check_tracking(store)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from cong.graph.store import Store
+    from cong.graph.store import StageStore
     from cong.run.job import Job
 
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
@@ -32,7 +32,7 @@ Dashboard = Annotated[
 ]
 
 
-def opened(store: str) -> "Store":
+def opened(store: str) -> "StageStore":
     """Return the store that `--store` names; raise `UserError` when nobody answers at its URL."""
     from cong.graph.store import store_at
 

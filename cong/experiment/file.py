@@ -24,7 +24,7 @@ from cong.errors import UserError
 from cong.experiment.signature import arguments, axes_of
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 from cong.graph.userfiles import guarded, load_module
 from cong.scales import Scale
 
@@ -55,7 +55,7 @@ class Result:
     """The summary of the cell's final stage."""
     directory: Path
     """Of the cell's final stage."""
-    store: Store
+    store: StageStore
     """Where it lies, with what it was made of."""
 
     @property
@@ -157,7 +157,7 @@ def load(path: Path) -> Experiment:
     return Experiment(path=path, module=module, axes=guarded(path, lambda: axes_of(module.cells)))
 
 
-def collect(cells: list[Cell], store: Store) -> Results:
+def collect(cells: list[Cell], store: StageStore) -> Results:
     """Read the results of finished cells; one that may lack a result, and does, is left out."""
     finished = [cell for cell in cells if not cell.may_lack or store.is_complete(cell.stage)]
     store.fetch(cell.stage for cell in finished)

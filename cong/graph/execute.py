@@ -22,7 +22,7 @@ from cong.graph.journal import FAILURE, replace_text
 from cong.graph.naming import Definition
 from cong.graph.resources import Resources
 from cong.graph.stage import SCRATCH, Context, Stage
-from cong.graph.store import BEGUN, SUCCESS, Store
+from cong.graph.store import BEGUN, SUCCESS, StageStore
 
 LOG = ".log.txt"
 BASIS = ".basis"
@@ -35,7 +35,7 @@ class Assignment:
     """A stage, and everything that its process must know to run it."""
 
     stage: Stage
-    store: Store
+    store: StageStore
     resources: Resources
     provenance: dict[str, Any]
     tracking_run: str | None = None

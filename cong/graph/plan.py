@@ -12,7 +12,7 @@ from cong.graph.demand import Demand
 from cong.graph.naming import check_classes, check_maker, definition
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage, topological
-from cong.graph.store import FOREIGN, NOT_FINISHED, STALE, Store, collision
+from cong.graph.store import FOREIGN, NOT_FINISHED, STALE, StageStore, collision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Plan:
         return Demand(cpus=max(d.cpus for d in demands), gpus=max(d.gpus for d in demands))
 
 
-def make_plan(targets: Mapping[str, Stage], store: Store, *, force: tuple[str, ...] = ()) -> Plan:
+def make_plan(targets: Mapping[str, Stage], store: StageStore, *, force: tuple[str, ...] = ()) -> Plan:
     """Compare the graph of `targets` with the store. `force` holds names of stages, or parts of their directories'.
 
     What depends on a forced stage, or on one whose input was remade since, is computed again as well: a report never
@@ -81,7 +81,7 @@ def make_plan(targets: Mapping[str, Stage], store: Store, *, force: tuple[str, .
     return Plan(targets=targets, stages=tuple(stages), faults=faults, forced=forced, todo=todo, named=named)
 
 
-def _check_places(stages: list[Stage], faults: dict[str, str], store: Store) -> None:
+def _check_places(stages: list[Stage], faults: dict[str, str], store: StageStore) -> None:
     places: dict[tuple[str, str], Stage] = {}
     for stage in stages:
         other = places.setdefault((stage.name, stage.slug), stage)
@@ -89,7 +89,7 @@ def _check_places(stages: list[Stage], faults: dict[str, str], store: Store) -> 
             raise UserError(collision(stage, store.directory(stage)))
 
 
-def check_makers(plan: Plan, store: Store) -> None:
+def check_makers(plan: Plan, store: StageStore) -> None:
     """Raise `UserError` when a stage of a user's file was finished by another class of the same name."""
     for stage in plan.stages:
         if stage.fingerprint not in plan.faults and definition(type(stage)):

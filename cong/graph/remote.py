@@ -24,8 +24,20 @@ from filelock import FileLock
 
 from cong.graph.journal import replace_text
 from cong.graph.stage import Stage
-from cong.graph.store import BEGUN, NOT_FINISHED, ORIGIN, RECORD, SUCCESS, Store, generation_of, lease
+from cong.graph.store import (
+    BEGUN,
+    NOT_FINISHED,
+    ORIGIN,
+    RECORD,
+    STALE,
+    SUCCESS,
+    StageStore,
+    Store,
+    generation_of,
+    lease,
+)
 from cong.graph.store.bucket import Bucket, BucketLease
+from cong.graph.store.interface import stale
 
 CACHE = "CONG_CACHE"
 SMALL_BYTES = 1 << 20
@@ -37,14 +49,14 @@ class Damaged(RuntimeError):
     """What the bucket holds of a stage is not what was published."""
 
 
-class ObjectStore(Store):
-    """Finished stages below a URL; `root` is the cache on this machine. What the methods promise stands in `Store`."""
+class ObjectStore(StageStore):
+    """Finished stages below a URL, with a cache on this machine, whose root is `root`. See `StageStore`."""
 
     shared = False
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        super().__init__(cache_of(self.url))
+        self._cache = Store(cache_of(self.url))
         self._bucket = Bucket(self.url)
         self._finished: dict[str, str] = {}
         """Of the stages of the latest plan those that are finished: fingerprint and key of the manifest."""
@@ -57,11 +69,15 @@ class ObjectStore(Store):
     def __str__(self) -> str:
         return f"{self.url} (cached in {self.root})"
 
+    @property
+    def root(self) -> Path:
+        return self._cache.root
+
     def check(self) -> None:
         self._bucket.check()
 
     def prepare(self) -> None:
-        super().prepare()
+        self._cache.prepare()
         self._bucket.check_writing()
 
     def faults(self, stages: Iterable[Stage]) -> dict[str, str]:
@@ -78,17 +94,17 @@ class ObjectStore(Store):
         if not stage.inputs and stage.fingerprint in self._finished:
             return None
         text = self._manifest(stage)
-        return self._stale(stage, json.loads(text)) if text else NOT_FINISHED
+        if text is None:
+            return NOT_FINISHED
+        remade = stale(stage, json.loads(text), generation=self.generation)
+        return remade and f"{STALE}{remade.title}"
 
     def generation(self, stage: Stage) -> str | None:
         text = self._manifest(stage)
         return generation_of(json.loads(text)) if text else None
 
-    def check_place(self, stage: Stage) -> None:
-        """Nothing is overwritten: in the bucket a fingerprint is whole, and the directory is a cache."""
-
     def claim_place(self, stage: Stage) -> None:
-        """The directory is the stage's own once what it holds of another one is away; call it with the lease held."""
+        # Nothing is overwritten: in the bucket a fingerprint is whole, and the directory is a cache.
         begun = self.directory(stage) / BEGUN
         if begun.exists() and begun.read_text() != stage.fingerprint:
             self.discard(stage, but=(".lease",))
@@ -112,7 +128,7 @@ class ObjectStore(Store):
 
     def publish(self, stage: Stage, record: dict[str, Any], *, check: Callable[[], None] = lambda: None) -> None:
         directory, edition = self.directory(stage), uuid.uuid4().hex[:12]
-        manifest = self.seal(stage, record) | {"edition": edition, "directory": _place(stage), "record": record}
+        manifest = self._cache.seal(stage, record) | {"edition": edition, "directory": _place(stage), "record": record}
         for name in manifest["files"]:
             self._bucket.upload(directory / name, f"{_place(stage)}/{edition}/{name}")
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
@@ -122,6 +138,12 @@ class ObjectStore(Store):
         self._bucket.write(_success(stage), text.encode())
         replace_text(directory / SUCCESS, text)
         self._manifests[stage.fingerprint] = text
+
+    def discard(self, stage: Stage, *, but: tuple[str, ...] = ()) -> None:
+        self._cache.discard(stage, but=but)
+
+    def free_bytes(self) -> int:
+        return self._cache.free_bytes()
 
     def fetch(self, stages: Iterable[Stage]) -> None:
         _write(self.root / ORIGIN, self.url.encode())
@@ -194,7 +216,7 @@ class ObjectStore(Store):
 
     def _is_here(self, stage: Stage, text: str) -> bool:
         success = self.directory(stage) / SUCCESS
-        return success.exists() and success.read_text() == text and super().damage(stage) is None
+        return success.exists() and success.read_text() == text and self._cache.damage(stage) is None
 
     def _download(self, stage: Stage, text: str) -> None:
         """Bring a stage into the cache whole, or not at all; raise `Damaged` when the bucket does not hold it whole."""
@@ -222,7 +244,7 @@ class ObjectStore(Store):
                 self._bucket.download(f"{manifest['directory']}/{manifest['edition']}/{name}", path)
             except FileNotFoundError:
                 return f"{name} is missing"
-            if fault := next(self._faults(to, {name: seal}), None):
+            if fault := next(self._cache.file_faults(to, {name: seal}), None):
                 return fault
             # The time that was sealed tells that the file need not be read again.
             os.utime(path, ns=(seal["mtime_ns"], seal["mtime_ns"]))

@@ -26,7 +26,7 @@ from cong.graph.naming import definition
 from cong.graph.plan import Plan
 from cong.graph.resources import Resources
 from cong.graph.stage import Stage
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 
 TICK = 1.0
 _DEATHS = {"memory": 2, "process": 2, "node": 20}
@@ -69,7 +69,7 @@ class StageFailed(RuntimeError):
 class Runner:
     """Executes plans. `observers` are called from one thread."""
 
-    store: Store
+    store: StageStore
     resources: Resources
     observers: tuple[Observer, ...] = ()
     tracking_run: str | None = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from cong.experiment import Results
 from cong.graph.stage import Stage
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 from cong.report.blocks import Table
 from cong.report.costs import Cost, cost_of, method_costs, unit_of
 from cong.report.statistics import select
@@ -43,14 +43,14 @@ class Spent:
     tokens_per_second: float | None
 
     @classmethod
-    def of(cls, stage: Stage, store: Store) -> "Spent":
+    def of(cls, stage: Stage, store: StageStore) -> "Spent":
         """Return what the store's record says."""
         record = store.record(stage)
         rate = stage.usage(record["results"]).tokens_per_second
         return cls(stage=stage, cost=cost_of(stage, record), tokens_per_second=rate)
 
 
-def cost_blocks(stages: Iterable[Stage], store: Store, results: Results) -> Iterator[Table]:
+def cost_blocks(stages: Iterable[Stage], store: StageStore, results: Results) -> Iterator[Table]:
     """Yield the tables of what was spent, the most useful first."""
     spent = [Spent.of(stage, store) for stage in stages if store.is_complete(stage)]
     if methods := methods_table(results):
@@ -180,7 +180,7 @@ def _dollars(cost: Cost) -> str:
     return "no price given" if cost.dollars is None else f"{cost.dollars:.2f}"
 
 
-def as_csv(stages: Iterable[Stage], store: Store) -> str:
+def as_csv(stages: Iterable[Stage], store: StageStore) -> str:
     """Return what every finished stage cost, a row each, in the order in which they are computed."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 from cong.experiment import Results
 from cong.graph.stage import Stage, topological
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Cost:
     """What the answers of judges cost when they were made; None where no stage has a price."""
 
     @classmethod
-    def of(cls, stages: Iterable[Stage], store: Store) -> "Cost":
+    def of(cls, stages: Iterable[Stage], store: StageStore) -> "Cost":
         """Add up the records of those stages that are finished."""
         return sum((cost_of(stage, store.record(stage)) for stage in stages if store.is_complete(stage)), cls())
 

@@ -9,7 +9,7 @@ from cong.experiment import Cell, Experiment, load
 from cong.experiment.grid import accepted_cells, chosen_grid, grid_cells
 from cong.graph.plan import Plan, make_plan
 from cong.graph.resources import Resources
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 from cong.graph.userfiles import guarded
 from cong.run.naming import name_in
 from cong.scales import Scale
@@ -28,7 +28,7 @@ class Job:
     settings: dict[str, Any]
     grid: dict[str, tuple[Any, ...]]
     resources: Resources
-    store: Store
+    store: StageStore
     plan: Plan
 
     @property
@@ -58,7 +58,7 @@ def prepare(
     scale: str,
     assignments: list[str],
     resources: Resources,
-    store: Store,
+    store: StageStore,
     force: tuple[str, ...] = (),
     grid: tuple[str, ...] = (),
     own_grid: bool = True,

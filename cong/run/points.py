@@ -13,7 +13,7 @@ from cong.experiment.axes import Search
 from cong.experiment.grid import Point
 from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 from cong.run.job import Job
 
 
@@ -68,7 +68,7 @@ class Points:
             return None  # The experiment accepted it then, and has changed since.
 
 
-def mean_of(measure: str, cells: Sequence[Cell], store: Store) -> float:
+def mean_of(measure: str, cells: Sequence[Cell], store: StageStore) -> float:
     """Return the mean of a measure over finished cells, NaN or infinite when that of one cell is.
 
     Raises `UserError` when they have no number of that name.

@@ -24,7 +24,7 @@ from cong.graph.plan import Plan
 from cong.graph.resources import Resources
 from cong.graph.runner import TICK, Observer, Runner, StageFailed, first_line, room
 from cong.graph.stage import Stage, topological
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 
 VALUE, WHY = "value", "why"
 _CELL, _EVENT = "cell", "event"
@@ -41,7 +41,7 @@ Value = Callable[[Mapping[str, Any]], float]
 class Sweep:
     """Computes plans by trials of Ray Tune; Ray must be connected. `capacity` is what the cluster has."""
 
-    store: Store
+    store: StageStore
     resources: Resources
     capacity: Capacity
     observers: tuple[Observer, ...] = ()

@@ -8,7 +8,7 @@ from cong.graph.execute import LOG
 from cong.graph.journal import Progress, read_progress
 from cong.graph.runner import first_line
 from cong.graph.stage import Stage
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 
 LINE_SECONDS = 15.0
 
@@ -16,7 +16,7 @@ LINE_SECONDS = 15.0
 class Terminal:
     """Observer of a run. On a terminal it shows a bar per running stage; elsewhere it prints a line now and then."""
 
-    def __init__(self, store: Store, *, total: int | None) -> None:
+    def __init__(self, store: StageStore, *, total: int | None) -> None:
         self._store = store
         self._total, self._done = total, 0
         self._started: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cong.errors import UserError
-from cong.graph.store import Store
+from cong.graph.store import StageStore
 from cong.tracking import database
 from cong.tracking.names import text_of
 
@@ -22,17 +22,17 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it older UIs guess, and show the pages of applications of language models instead of runs and curves."""
 
 
-def tracking_uri(store: Store) -> str:
+def tracking_uri(store: StageStore) -> str:
     """Return `MLFLOW_TRACKING_URI` when it is set, else that of a SQLite database inside the store."""
     return os.environ.get(URI) or database.uri_of(store.root)
 
 
-def is_own(store: Store) -> bool:
+def is_own(store: StageStore) -> bool:
     """Tell whether a run is tracked in the store's own database, which nobody has asked for."""
     return tracking_uri(store) != os.environ.get(URI)
 
 
-def check_tracking(store: Store) -> None:
+def check_tracking(store: StageStore) -> None:
     """Raise `UserError` when the tracker does not answer."""
     uri = tracking_uri(store)
     try:
@@ -57,14 +57,14 @@ def connect(uri: str) -> Any:
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def opened(store: Store, *, name: str) -> tuple[Any, str]:
+def opened(store: StageStore, *, name: str) -> tuple[Any, str]:
     """Return a client and the id of the experiment of this name."""
     uri = _ready(store)
     client = connect(uri)
     return client, open_experiment(client, uri=uri, store=store, name=name)
 
 
-def _ready(store: Store) -> str:
+def _ready(store: StageStore) -> str:
     """Return the address, behind which there is a database if it is one; MLflow would try for minutes to open one."""
     if is_own(store):
         database.prepare(store.root, connect=connect)
@@ -73,7 +73,7 @@ def _ready(store: Store) -> str:
     return uri
 
 
-def open_experiment(client: Any, *, uri: str, store: Store, name: str) -> str:
+def open_experiment(client: Any, *, uri: str, store: StageStore, name: str) -> str:
     """Return the id of the experiment of this name, made when it is not there, and restored when it was deleted."""
     from mlflow.exceptions import MlflowException
 
@@ -93,7 +93,7 @@ def open_experiment(client: Any, *, uri: str, store: Store, name: str) -> str:
     return found.experiment_id
 
 
-def _artifacts(store: Store) -> str:
+def _artifacts(store: StageStore) -> str:
     return (store.root / "mlartifacts").resolve().as_uri()
 
 
@@ -108,7 +108,7 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, OSError) and not isinstance(error, PermissionError | FileNotFoundError)
 
 
-def ways_to_see(store: Store, *, name: str) -> list[str]:
+def ways_to_see(store: StageStore, *, name: str) -> list[str]:
     """Return what shows an experiment in MLflow's UI: the command that starts a local one, and the page's address.
 
     Only with the workflow in its address the UI begins with runs: else it shows applications of language models.

@@ -18,7 +18,7 @@ from cong.errors import UserError
 from cong.experiment import Cell, Results
 from cong.graph.journal import read_metrics
 from cong.graph.stage import Stage, topological
-from cong.graph.store import RECORD, Store, lease
+from cong.graph.store import RECORD, StageStore, lease
 from cong.tracking import entries
 from cong.tracking.entries import curves_of
 from cong.tracking.names import LONGEST_NAME, LONGEST_TAG, PER_BATCH, batches, taken_names, text_of
@@ -39,7 +39,7 @@ _BATCH = 900
 class Tracker:
     """Observer that mirrors a run into MLflow; all calls come from one thread."""
 
-    def __init__(self, *, store: Store, cells: list[Cell], name: str, params: dict[str, Any]) -> None:
+    def __init__(self, *, store: StageStore, cells: list[Cell], name: str, params: dict[str, Any]) -> None:
         self._store = store
         self._uri = tracking_uri(store)
         self._outbox = Outbox(self._uri, probe=lambda: self._client.search_experiments(max_results=1))

@@ -13,6 +13,7 @@ from cong.graph.store.directory import (
     generation_of,
     store_at,
 )
+from cong.graph.store.interface import StageStore
 
 __all__ = [
     "BEGUN",
@@ -22,6 +23,7 @@ __all__ = [
     "RECORD",
     "STALE",
     "SUCCESS",
+    "StageStore",
     "Store",
     "collision",
     "generation_of",

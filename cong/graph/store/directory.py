@@ -24,6 +24,7 @@ from cong.errors import UserError
 from cong.graph.journal import open_to_group, replace_text
 from cong.graph.stage import LONGEST_NAME, Stage, clipped
 from cong.graph.store import lease
+from cong.graph.store.interface import StageStore, stale
 
 SUCCESS = "_SUCCESS"
 RECORD = "record.json"
@@ -40,30 +41,32 @@ _TIMED = (RECORD, "metrics.jsonl")
 _PRIVATE = "."  # Files whose names begin so (leases, temporary files) are not output.
 
 
-class Store:
-    """Finished stages under `root`."""
+class Store(StageStore):
+    """Finished stages in directories below `root`. What the methods promise stands in `StageStore`."""
 
     shared = True
-    """Whether every node sees the same directories."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self._root = root
         self._verified: set[tuple[str, int, int]] = set()
         self._read: dict[str, tuple[Any, dict[str, Any]]] = {}
         """Manifests by directory, each with what tells whether its file was replaced since."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What was read here travels to no other process.
-        return type(self), (self.root,)
+        return type(self), (self._root,)
 
     def __str__(self) -> str:
         return str(self.root)
 
+    @property
+    def root(self) -> Path:
+        return self._root
+
     def check(self) -> None:
-        """Raise `UserError` when the store is known not to be there; a directory can be made."""
+        pass  # A directory can be made.
 
     def prepare(self) -> None:
-        """Make the root and show that it can be written; raise `UserError` when it cannot, or has no MiB left."""
         probe = self.root / f".write-test-{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -75,17 +78,11 @@ class Store:
         except OSError as error:
             raise UserError(f"the store {self.root} cannot be written: {error.strerror or error}") from error
 
-    def directory(self, stage: Stage) -> Path:
-        """Return the directory of a stage, whether or not it exists."""
-        return self.root / stage.name / stage.slug
-
-    def is_complete(self, stage: Stage) -> bool:
-        """Tell whether the stage's outputs are there, are whole and belong to this very fingerprint."""
-        return self.fault(stage) is None
-
     def fault(self, stage: Stage) -> str | None:
-        """Return why the stage cannot be used, or None when it can."""
-        return self.damage(stage) or self._stale(stage, self._manifest_in(self.directory(stage)))
+        if fault := self.damage(stage):
+            return fault
+        remade = stale(stage, self._manifest_in(self.directory(stage)), generation=self.generation)
+        return remade and f"{STALE}{remade.title}"
 
     def damage(self, stage: Stage) -> str | None:
         """Return why the stage's directory does not hold its outputs, or None when it does."""
@@ -98,13 +95,9 @@ class Store:
             return f"{SUCCESS} cannot be read"
         if manifest.get("fingerprint") != stage.fingerprint:
             return FOREIGN
-        return next(self._faults(directory, manifest["files"]), None)
+        return next(self.file_faults(directory, manifest["files"]), None)
 
     def generation(self, stage: Stage) -> str | None:
-        """Return a digest of what a finished stage holds, None while it is not finished.
-
-        Equal content has an equal digest, however often it was computed.
-        """
         try:
             manifest = self._manifest_in(self.directory(stage))
         except (FileNotFoundError, ValueError):
@@ -120,20 +113,10 @@ class Store:
             raise UserError(collision(stage, directory))
 
     def claim_place(self, stage: Stage) -> None:
-        """Leave in the stage's directory whose it is; call it with the lease held."""
         self.check_place(stage)
         begun = self.directory(stage) / BEGUN
         if not begun.exists():
             replace_text(begun, stage.fingerprint)
-
-    def _stale(self, stage: Stage, manifest: dict[str, Any]) -> str | None:
-        # Older versions kept nothing of the inputs, and an input that is not there may come out the same again.
-        used = manifest.get("inputs", {})
-        for item in stage.inputs:
-            before, now = used.get(item.fingerprint), self.generation(item) if used else None
-            if before and now and before != now:
-                return f"{STALE}{item.title}"
-        return None
 
     def _manifest_in(self, directory: Path) -> dict[str, Any]:
         path = directory / SUCCESS
@@ -144,25 +127,20 @@ class Store:
             known = self._read[str(path)] = state, json.loads(path.read_text())
         return known[1]
 
-    def faults(self, stages: Iterable[Stage]) -> dict[str, str]:
-        """Return by fingerprint why stages cannot be used, of those that cannot."""
-        return {stage.fingerprint: fault for stage in stages if (fault := self.fault(stage)) is not None}
-
     def refresh(self, stage: Stage) -> None:
-        """Forget what is known of a stage that another process has finished."""
+        pass  # Every look is at the files.
 
     def edition(self, stage: Stage) -> Any:
-        """Return what changes whenever the stage is recomputed, None while it is not finished."""
         try:
             return (self.directory(stage) / SUCCESS).stat().st_mtime_ns
         except FileNotFoundError:
             return None
 
     def hold(self, stage: Stage, *, while_waiting: Callable[[], bool]) -> AbstractContextManager[lease.Lease | None]:
-        """Hold the lease of a stage: see `lease.hold`."""
         return lease.hold(self.directory(stage), while_waiting=while_waiting)
 
-    def _faults(self, directory: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
+    def file_faults(self, directory: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
+        """Yield what is wrong with files of a directory, by their seals."""
         for name, seal in files.items():
             path = directory / name
             try:
@@ -183,11 +161,9 @@ class Store:
                     yield f"{name} was changed after the stage had finished"
 
     def record(self, stage: Stage) -> dict[str, Any]:
-        """Return the record of a finished stage."""
         return json.loads((self.directory(stage) / RECORD).read_text())
 
     def publish(self, stage: Stage, record: dict[str, Any], *, check: Callable[[], None] = lambda: None) -> None:
-        """Write the record, then `_SUCCESS`: from here on the stage is complete. `check` may raise before that."""
         manifest = self.seal(stage, record)
         check()
         replace_text(self.directory(stage) / SUCCESS, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -204,7 +180,6 @@ class Store:
         return {"fingerprint": stage.fingerprint, "stage": stage.name, "files": files, "inputs": inputs}
 
     def discard(self, stage: Stage, *, but: tuple[str, ...] = ()) -> None:
-        """Move what a stage's directory holds aside, but for names that begin as one of `but`."""
         directory = self.directory(stage)
         when = f"-{time.time_ns()}"
         name = clipped(f"{stage.name}-{directory.name}", LONGEST_NAME - len(when)) + when
@@ -216,19 +191,18 @@ class Store:
                 os.replace(path, discarded / path.name)
 
     def fetch(self, stages: Iterable[Stage]) -> None:
-        """Bring the files of finished stages into their directories, where they are already unless they are remote."""
+        pass  # They are there: so with the next three.
 
     def fetch_small(self, stage: Stage) -> None:
-        """Bring the small files of a stage that was just finished, such as its curves."""
+        pass
 
     def share(self, path: Path, *, name: str | None = None) -> None:
-        """Let other machines see what is no stage: a report, or under another name the record of a run."""
+        pass
 
     def mirror(self) -> None:
-        """Bring what `cong status` reads."""
+        pass
 
     def free_bytes(self) -> int:
-        """Return the free space on the store's disk."""
         return shutil.disk_usage(self.root).free
 
 
@@ -246,7 +220,7 @@ def collision(stage: Stage, directory: Path) -> str:
     )
 
 
-def store_at(place: str | Path) -> Store:
+def store_at(place: str | Path) -> StageStore:
     """Return the store in a directory or at a URL; a directory can be the cache of one at a URL."""
     if "://" not in str(place):
         origin = Path(place) / ORIGIN
