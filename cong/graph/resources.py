@@ -71,6 +71,8 @@ class Resources:
     train_workers: int = 1
     deepspeed: DeepSpeed = "none"
     micro_batch: int = 16
+    memory_gb: float | None = None
+    """Memory in 10^9 bytes that a training process may fill on a CPU: its micro-batch is made smaller to fit."""
     checkpoint_seconds: float = 600.0
     """Training writes a checkpoint when this much time has passed since the last one."""
     gpu_memory_gb: float | None = None
