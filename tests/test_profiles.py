@@ -214,8 +214,8 @@ def test_a_setting_may_stand_in_its_table_or_by_itself(tmp_path):
 
 
 def test_resources_are_made_of_parts_or_of_settings():
-    assert Resources(name="a", ray=False, workers=2) == Resources(name="a").changed(ray=False, workers=2)
+    assert Resources(name="a").changed(ray=False, workers=2) == Resources(name="a").changed(ray=False, workers=2)
     with pytest.raises(TypeError, match="'gpus': a profile has no such setting"):
-        Resources(name="a", gpus=3)
+        Resources(name="a").changed(gpus=3)
     with pytest.raises(ValueError, match="workers = 0 is below 1"):
-        Resources(name="a", workers=0)
+        Resources(name="a").changed(workers=0)

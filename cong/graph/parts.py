@@ -37,6 +37,8 @@ class Hardware:
     dtype: Dtype = "float32"
     threads: int = 1
     """Torch threads per process on a CPU."""
+    memory_gb: float | None = None
+    """Memory in 10^9 bytes that a training process may fill on a CPU: its micro-batch is made smaller to fit."""
     gpu_memory_gb: float | None = None
     """Memory of a GPU in 10^9 bytes; a stage that needs more is refused. None, as for a CPU, checks nothing."""
     gpu_tflops: float | None = None

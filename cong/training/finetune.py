@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from cong.errors import NothingLeft
@@ -19,8 +20,10 @@ from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import Usage, Work
 from cong.models import Model, architecture_of, check_model, describe, largest, memory, model_dir
+from cong.models.architecture import Architecture, read_architecture
 from cong.models.work import ROW_TOKENS, TRAINING, arithmetic_seconds, weight_bytes
 from cong.training.endings import check_ending, check_ending_at_hand
+from cong.training.fitting import fitted
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
 from cong.training.lora import LoRA
@@ -115,16 +118,18 @@ class Finetune(Stage):
 
     def memory(self, resources: Resources) -> Need | None:
         execution, model = self.execution(resources), architecture_of(self.model)
-        if model is None:
-            return None
+        checkpointing = execution.hardware.device == "cuda"
+        return model and self._need(model, execution, longest=self.max_length, checkpointing=checkpointing)
+
+    def _need(self, model: Architecture, execution: Resources, *, longest: int, checkpointing: bool) -> Need:
         return memory.training(
             model,
             rows=self.SEQUENCES * execution.training.micro_batch,
-            max_length=self.max_length,
+            max_length=longest,
             workers=execution.training.workers,
             zero=execution.training.deepspeed,
             itemsize=execution.hardware.itemsize,
-            checkpointing=execution.hardware.device == "cuda",
+            checkpointing=checkpointing,
             whole_logits=self.WHOLE_LOGITS,
             trained=self.lora.parameters(model) if self.lora else None,
         )
@@ -184,4 +189,13 @@ class Finetune(Stage):
         if not rows.lengths:
             raise NothingLeft(f"no row of {self.data.title} can be trained on: {rows.counts}")
         rows.save(job.tokens)
-        launch(train, dataclasses.replace(job, counts=rows.counts), resources=ctx.resources, scratch=ctx.out / ".ray")
+        job = dataclasses.replace(self._fitted(job, longest=max(rows.lengths)), counts=rows.counts)
+        launch(train, job, resources=job.resources, scratch=ctx.out / ".ray")
+
+    def _fitted(self, job: Job, *, longest: int) -> Job:
+        """Return the job with the micro-batch, and where need be the checkpointing, by which it fits into memory."""
+        model = read_architecture(job.model / "config.json")
+        if model is None:
+            return job
+        need = partial(self._need, model, longest=longest)
+        return fitted(job, need=lambda execution, checkpointing: need(execution, checkpointing=checkpointing).total)

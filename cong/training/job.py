@@ -42,6 +42,8 @@ class Job:
     resources: Resources
     lora: LoRA | None = None
     """What is trained in place of all weights."""
+    checkpointing: bool = False
+    """Whether activations are computed again in the backward pass where they would not fit; on a GPU always."""
     base: str = ""
     """Name of the initial model for a reader."""
     counts: dict[str, int] = field(default_factory=dict)

@@ -35,6 +35,7 @@ def arguments(job: Job, *, steps: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         **_execution(job.resources),
+        "gradient_checkpointing": job.resources.hardware.device == "cuda" or job.checkpointing,
     }
 
 
@@ -59,7 +60,6 @@ def _execution(resources: Resources) -> dict[str, Any]:
         "bf16": resources.hardware.dtype == "bfloat16",
         # DeepSpeed's own Adam for the CPU is compiled for a minute; PyTorch's serves unless states are offloaded.
         "optim": "adamw_torch",
-        "gradient_checkpointing": not on_cpu,
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": not on_cpu,
         "model_init_kwargs": {"device_map": None, "dtype": weights_dtype(resources)},
