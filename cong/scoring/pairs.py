@@ -7,6 +7,7 @@
 All write `pairs.parquet` (prompt_id, prompt, chosen, rejected, and the rewards where they are known).
 """
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +158,8 @@ class PairAgreement(Stage):
 
 
 def _extremes(candidates: list[Row]) -> Row:
+    # NaN is neither above nor below a number: with it, which one is best would depend on the order.
+    candidates = [row for row in candidates if math.isfinite(row["reward"])]
     best = max(candidates, key=lambda row: (row["reward"], -row["sample"]))
     worst = min(candidates, key=lambda row: (row["reward"], row["sample"]))
     return {**_pair(best, worst), "chosen_reward": best["reward"], "rejected_reward": worst["reward"]}
