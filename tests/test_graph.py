@@ -315,7 +315,6 @@ def test_an_unknown_profile_names_the_known_ones():
     [
         ("gpus = 3\n", r"gpus = 3 is no table; the tables of a profile are \[cluster\] \(ray, address"),
         ("[hardware]\ngpus = 3\n", r"unexpected keyword argument 'gpus'; the tables of a profile are"),
-        ("device = 'cuda'\nworkers = 2\n", r"device belongs into \[hardware\], workers belongs into \[training\]"),
         ("decoding = 3\n", r"decoding = 3 is no table"),
     ],
 )

@@ -199,3 +199,23 @@ def test_the_plan_says_what_each_kind_of_stage_needs_and_what_there_is(tmp_path,
     # Qwen2.5-7B: 7.62 billion parameters at 16 bytes for four workers.
     assert weights + states == pytest.approx(7.6156 * 16 / 4, abs=0.1)
     assert total == pytest.approx(weights + states + working, abs=0.15)
+
+
+def test_a_setting_may_stand_in_its_table_or_by_itself(tmp_path):
+    alone, tables = tmp_path / "own.toml", tmp_path / "tables" / "own.toml"
+    tables.parent.mkdir()
+    alone.write_text("ray = false\nworkers = 2\nslots = 8\n[[sizes]]\nup_to_parameters = 1e9\nslots = 9\n")
+    tables.write_text(
+        "[cluster]\nray = false\n[training]\nworkers = 2\n[decoding]\nslots = 8\n"
+        "[[sizes]]\nup_to_parameters = 1e9\nslots = 9\n"
+    )
+    assert load_profile(str(alone)) == load_profile(str(tables))
+    assert load_profile(str(alone)).for_size(1e8).decoding.slots == 9
+
+
+def test_resources_are_made_of_parts_or_of_settings():
+    assert Resources(name="a", ray=False, workers=2) == Resources(name="a").changed(ray=False, workers=2)
+    with pytest.raises(TypeError, match="'gpus': a profile has no such setting"):
+        Resources(name="a", gpus=3)
+    with pytest.raises(ValueError, match="workers = 0 is below 1"):
+        Resources(name="a", workers=0)

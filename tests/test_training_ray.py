@@ -10,6 +10,8 @@ import pytest
 from test_training_resume import wait_for_step
 from test_training_tiny import dpo, losses, run, sft, summary
 
+from cong.training import LoRA
+
 ZERO3 = {"workers": 2, "deepspeed": "zero3", "micro_batch": 2}
 
 
@@ -32,8 +34,9 @@ def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two_cpus")
-def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(tmp_path: Path) -> None:
-    stage = sft(tmp_path, rows=40, epochs=4)
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["all weights", "adapter"])
+def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(tmp_path: Path, lora) -> None:
+    stage = sft(tmp_path, rows=40, epochs=4, learning_rate=3e-2 if lora else 5e-3, lora=lora)
     undisturbed = run(stage, tmp_path / "plain")
     out = tmp_path / "killed" / stage.name / stage.slug
     failed: list[BaseException] = []
@@ -45,6 +48,10 @@ def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_los
     assert not failed, failed
     assert 1 <= summary(out)["resumed_at_step"] < 20
     assert losses(out) == pytest.approx(losses(undisturbed), abs=1e-4)
+    assert losses(out)[-1] < losses(out)[0] - 0.05
+    assert {path.name for path in (out / "model").iterdir()} == {
+        path.name for path in (undisturbed / "model").iterdir()
+    }
 
 
 def _train(stage, root: Path, failed: list[BaseException]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from forked import Forked
 from test_training_tiny import dpo, losses, make_model, make_pairs, make_responses, run, sft, summary
 
-from cong.training import DPO, ORPO, WSPO, AuxConf
+from cong.training import DPO, ORPO, WSPO, AuxConf, LoRA
 from cong.training.checkpoints import discard_unusable, last_complete, mark_complete, step_of
 
 
@@ -42,10 +42,16 @@ def weights(out: Path) -> dict:
     """Return the tensors of the trained model."""
     from safetensors.torch import load_file
 
-    return load_file(out / "model" / "model.safetensors")
+    (path,) = (out / "model").glob("*.safetensors")
+    return load_file(path)
 
 
-@pytest.mark.parametrize("make", [sft, dpo])
+def adapted(tmp_path: Path, **fields) -> DPO:
+    """Return a DPO that trains an adapter."""
+    return dpo(tmp_path, learning_rate=3e-2, lora=LoRA(rank=4), **fields)
+
+
+@pytest.mark.parametrize("make", [sft, dpo, adapted])
 def test_after_kill_9_the_rerun_gives_the_same_losses_and_the_same_model(tmp_path: Path, make) -> None:
     import torch
 

@@ -15,7 +15,7 @@ from cong.decoding.models import check_pair, load_model
 from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.slots import SlotEngine
 from cong.decoding.types import Completion, Decoding, Request
-from cong.decoding.weights import load_checked
+from cong.models.weights import load_checked
 
 __all__ = [
     "Completion",

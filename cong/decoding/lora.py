@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cong.decoding.models import load_model
-from cong.decoding.weights import first_line, some_of
 from cong.errors import UserError
 from cong.models import LocalModel
 from cong.models.weightfiles import tensor_names
+from cong.models.weights import first_line, some_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

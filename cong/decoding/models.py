@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from cong.decoding.weights import about_files, first_line, load_checked
 from cong.errors import UserError
+from cong.models.weights import about_files, first_line, load_checked
 
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
 

@@ -202,7 +202,7 @@ def _loaded(directory: Path, resources: Resources) -> dict[str, Any]:
     """Load model and tokenizer as everywhere: lm_eval would go on with random numbers for weights that are missing."""
     from transformers import AutoModelForCausalLM
 
-    from cong.decoding.weights import load_checked
+    from cong.models.weights import load_checked
 
     model = load_checked(AutoModelForCausalLM, directory, dtype=resources.hardware.dtype)
     return {"pretrained": model.to(resources.hardware.device).eval(), "tokenizer": load_tokenizer(directory)}

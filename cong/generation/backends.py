@@ -34,6 +34,11 @@ def backend_of(resources: Resources, *, adapter: bool = False) -> str:
     return "vllm" if resources.hardware.device == "cuda" and vllm_installed() and not adapter else "slots"
 
 
+def can_share(resources: Resources) -> bool:
+    """Return whether the engine that decodes here can hold a base and its adapter on one set of weights."""
+    return backend_of(resources) != "vllm"
+
+
 def backend_note(resources: Resources, *, adapter: bool = False) -> str:
     """Return the engine's name for a record, with vLLM's version."""
     name = backend_of(resources, adapter=adapter)

@@ -3,9 +3,10 @@
 decoding_need((weak_aligned, weak), new_tokens=2048, resources=load_profile("l40x4"))
 """
 
+from cong.generation.backends import can_share
 from cong.graph.need import GB, Need
 from cong.graph.resources import Resources
-from cong.models import LocalModel, Model, architectures_of, memory
+from cong.models import LocalModel, Model, architectures_of, memory, shares_base
 
 
 def without_adapter(models: tuple[Model, ...]) -> tuple[Model, ...]:
@@ -14,7 +15,7 @@ def without_adapter(models: tuple[Model, ...]) -> tuple[Model, ...]:
 
 
 def is_adapter(model: Model) -> bool:
-    """Return whether a model is a LoRA adapter, known to be one before anything runs."""
+    """Return whether a model is the directory of a LoRA adapter, of which no stage knows the base."""
     return isinstance(model, LocalModel) and model.is_adapter
 
 
@@ -24,7 +25,7 @@ def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Reso
     if known is None:
         return None
     load = {"new_tokens": new_tokens, "itemsize": resources.hardware.itemsize}
-    shared = is_adapter(models[0])
+    shared = len(models) > 1 and shares_base(*models) and (is_adapter(models[0]) or can_share(resources))
     slots = resources.decoding.slots
     if slots == "auto":
         slots = memory.CPU_SLOTS

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from cong.data import PROMPTS, Row, read_rows, row_seed
 from cong.data.conversations import CARRIED
-from cong.generation.backends import check_backend
+from cong.generation.backends import can_share, check_backend
 from cong.generation.decode import DecodeJob, decode_stage
 from cong.generation.needs import decoding_need, is_adapter, without_adapter
 from cong.graph.demand import Demand
@@ -20,7 +20,7 @@ from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import Usage, Work
-from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir
+from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir, pair_dirs
 from cong.models.work import decoding_seconds, response_bytes
 
 
@@ -190,9 +190,10 @@ class ContrastiveGenerate(Stage):
     def run(self, ctx: Context) -> None:
         rows = request_rows(read_rows(ctx.path(self.prompts) / PROMPTS), samples=1, seed=self.seed, alpha=self.alpha)
         contrast = {"pruning_threshold": self.pruning_threshold, "scores": self.scores}
+        post, pre = pair_dirs(ctx, self.post, self.pre, shared=can_share(ctx.resources))
         job = DecodeJob(
-            post=model_dir(ctx, self.post),
-            pre=model_dir(ctx, self.pre),
+            post=post,
+            pre=pre,
             settings=settings(self) | contrast,
             resources=ctx.resources,
         )

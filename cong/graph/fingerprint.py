@@ -11,9 +11,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+LATER: Mapping[str, Any] = {"identity": "unless default"}
+"""Metadata of a field that a class was given later: at its default it is left out, so that identities stay equal.
+
+    lora: LoRA | None = field(default=None, metadata=LATER)
+"""
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -48,8 +53,13 @@ def canonical(value: Any) -> Any:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return the canonical form of every field of a dataclass instance, defaults included."""
-    return {field.name: canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    """Return the canonical form of every field of a dataclass instance, defaults included but those of `LATER` ones."""
+    known = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return {field.name: canonical(content) for field, content in known if not _left_out(field, content)}
+
+
+def _left_out(field: Any, content: Any) -> bool:
+    return bool(field.metadata.get("identity") == LATER["identity"] and content == field.default)
 
 
 def _number(value: int | float) -> int | float:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from cong.graph.parts import Cluster, Decoding, DeepSpeed, Hardware, Training
 
 PARTS = {"cluster": Cluster, "hardware": Hardware, "decoding": Decoding, "training": Training}
 PROFILES = Path(__file__).resolve().parents[1] / "profiles"
+_CLUSTER, _HARDWARE, _DECODING, _TRAINING, _JUDGING = Cluster(), Hardware(), Decoding(), Training(), JudgeEndpoint()
 _PART_OF = {item.name: part for part, kind in PARTS.items() for item in dataclasses.fields(kind)}
 
 
@@ -48,20 +49,39 @@ class SizeSettings:
         return {name: value for name, value in values if value is not None and name != "up_to_parameters"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False)
 class Resources:
-    """Settings of an execution. `name` is the profile's."""
+    """Settings of an execution: `Resources(name="mine", device="cuda", slots=128)`. `name` is the profile's."""
 
     name: str
-    cluster: Cluster = field(default_factory=Cluster)
-    hardware: Hardware = field(default_factory=Hardware)
-    decoding: Decoding = field(default_factory=Decoding)
-    training: Training = field(default_factory=Training)
-    judging: JudgeEndpoint = field(default_factory=JudgeEndpoint)
-    sizes: tuple[SizeSettings, ...] = ()
+    cluster: Cluster
+    hardware: Hardware
+    decoding: Decoding
+    training: Training
+    judging: JudgeEndpoint
+    sizes: tuple[SizeSettings, ...]
     """Settings for smaller models, by rising size; the profile's own hold for larger ones and those of unknown size."""
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        cluster: Cluster = _CLUSTER,
+        hardware: Hardware = _HARDWARE,
+        decoding: Decoding = _DECODING,
+        training: Training = _TRAINING,
+        judging: JudgeEndpoint = _JUDGING,
+        sizes: tuple[SizeSettings, ...] = (),
+        **settings: Any,
+    ) -> None:
+        """Take whole parts, and settings by their own names, which go into the part that has them."""
+        given = {"cluster": cluster, "hardware": hardware, "decoding": decoding, "training": training}
+        parts = given | _replaced(given, settings)
+        for key, value in {"name": name, **parts, "judging": judging, "sizes": sizes}.items():
+            object.__setattr__(self, key, value)
+        self._check()
+
+    def _check(self) -> None:
         if self.decoding.cuda_graphs and self.hardware.device != "cuda":
             raise ValueError(f"cuda_graphs needs device = 'cuda', not {self.hardware.device!r}")
         bounds = [size.up_to_parameters for size in self.sizes]
@@ -72,13 +92,8 @@ class Resources:
 
     def changed(self, **settings: Any) -> "Resources":
         """Return the resources with other settings, each put into the part that has it."""
-        parts: dict[str, dict[str, Any]] = {}
-        for name, value in settings.items():
-            if name not in _PART_OF:
-                raise TypeError(f"a profile has no setting {name!r}")
-            parts.setdefault(_PART_OF[name], {})[name] = value
-        new = {part: dataclasses.replace(getattr(self, part), **chosen) for part, chosen in parts.items()}
-        return dataclasses.replace(self, **new)
+        parts = {part: getattr(self, part) for part in PARTS}
+        return dataclasses.replace(self, **_replaced(parts, settings))
 
     def for_size(self, parameters: float | None) -> "Resources":
         """Return the settings for a stage whose largest model has so many parameters; None when that is not known."""
@@ -117,6 +132,16 @@ class Resources:
         )
 
 
+def _replaced(parts: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts that change; raise `TypeError` for a setting that none of them has."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in _PART_OF:
+            raise TypeError(f"unexpected keyword argument {name!r}: a profile has no such setting")
+        chosen.setdefault(_PART_OF[name], {})[name] = value
+    return {part: dataclasses.replace(parts[part], **values) for part, values in chosen.items()}
+
+
 @functools.lru_cache(maxsize=64)
 def _chosen(resources: Resources, size: SizeSettings | None) -> Resources:
     """Return the settings of one table: asked for by every one of thousands of stages, time and again."""
@@ -135,15 +160,15 @@ def load_profile(name: str, **overrides: Any) -> Resources:
 def _parsed(settings: dict[str, Any], *, name: str, overrides: Mapping[str, Any]) -> Resources:
     sizes = settings.pop("sizes", [])
     kinds = {**PARTS, "judging": JudgeEndpoint}
-    if misplaced := [f"{key} belongs into [{_PART_OF[key]}]" for key in settings if key in _PART_OF]:
-        raise ValueError(", ".join(misplaced))
+    # A setting may stand by itself: its name says to which part it belongs.
+    alone = {key: settings.pop(key) for key in list(settings) if key in _PART_OF}
     if wrong := [f"{key} = {table} is no table" for key, table in settings.items() if not isinstance(table, dict)]:
         raise ValueError(", ".join(wrong))
     parts: dict[str, Any] = {key: kinds[key](**table) if key in kinds else table for key, table in settings.items()}
     # What is chosen on the command line holds for every size of model.
     tables = ({key: value for key, value in table.items() if key not in overrides} for table in sizes)
     resources = Resources(name=name, sizes=tuple(SizeSettings(**table) for table in tables), **parts)
-    return resources.changed(**overrides)
+    return resources.changed(**alone | dict(overrides))
 
 
 def _tables() -> str:

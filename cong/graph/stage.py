@@ -151,6 +151,11 @@ class Stage:
         return None
 
     @property
+    def companions(self) -> tuple["Stage", ...]:
+        """Return the stages whose output whoever reads this one's needs too, such as the base of an adapter."""
+        return ()
+
+    @property
     def name(self) -> str:
         """Return the name of the stage's class."""
         return type(self).__name__
@@ -179,7 +184,8 @@ class Stage:
     @cached_property
     def inputs(self) -> tuple["Stage", ...]:
         """Return the stages that this one reads, in the order of the fields, each once."""
-        found = (stage for item in dataclasses.fields(self) for stage in stages_in(getattr(self, item.name)))
+        named = (stage for item in dataclasses.fields(self) for stage in stages_in(getattr(self, item.name)))
+        found = (stage for one in named for stage in (one, *one.companions))
         return tuple({stage.fingerprint: stage for stage in found}.values())
 
 

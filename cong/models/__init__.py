@@ -1,5 +1,6 @@
 """Models as values: handles of checkpoints, their architecture, their memory, their files."""
 
+from cong.models.adapters import adapter_base, merge
 from cong.models.handles import (
     ASKING_FOR_DATE,
     HubModel,
@@ -7,15 +8,16 @@ from cong.models.handles import (
     Model,
     architecture_of,
     architectures_of,
-    check_hub,
     check_model,
     check_same_tokenizer,
     describe,
-    hub_dir,
     largest,
     model_dir,
+    pair_dirs,
     root_model,
+    shares_base,
 )
+from cong.models.hub import check_hub, hub_dir
 from cong.models.packaged import PackagedModel, packaged
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "LocalModel",
     "Model",
     "PackagedModel",
+    "adapter_base",
     "architecture_of",
     "architectures_of",
     "check_hub",
@@ -32,7 +35,10 @@ __all__ = [
     "describe",
     "hub_dir",
     "largest",
+    "merge",
     "model_dir",
     "packaged",
+    "pair_dirs",
     "root_model",
+    "shares_base",
 ]

@@ -16,9 +16,11 @@ from typing import Any
 from cong.errors import UserError
 from cong.graph.fingerprint import fields_of
 from cong.graph.stage import Context, Stage
+from cong.models.adapters import adapter_base, holds_adapter, merge
 from cong.models.architecture import PUBLISHED, Architecture, read_architecture
 from cong.models.chat import CHAT_DATE, asks_for_date
 from cong.models.digests import directory_digest
+from cong.models.hub import check_hub, hub_dir
 from cong.models.mirror import MIRROR, copy_identity, copy_of, mirror
 from cong.models.packaged import PackagedModel
 from cong.models.standin import check_unchanged
@@ -163,11 +165,6 @@ def _copy_name(copy: dict[str, Any]) -> str:
     return f"a copy of no commit ({copy['copy'][:12]})" if copy else "the hub's revision"
 
 
-def holds_adapter(directory: Path) -> bool:
-    """Return whether a directory holds a LoRA adapter, in place of whole weights."""
-    return (directory / "adapter_config.json").is_file()
-
-
 def _chat_identity(dated: bool) -> dict[str, str]:
     """What stands in the identity of a checkpoint whose chat template asks what day it is."""
     return {"chat_date": CHAT_DATE} if dated else {}
@@ -178,43 +175,37 @@ Model = Stage | Checkpoint
 
 
 def model_dir(ctx: Context, model: Model) -> Path:
-    """Return the directory of a model's checkpoint, downloading it from the hub where needed."""
-    return ctx.path(model) / MODEL if isinstance(model, Stage) else model.directory()
+    """Return the directory of a model's checkpoint with whole weights.
+
+    It is downloaded from the hub, or merged from an adapter and its base, where needed.
+    """
+    if not isinstance(model, Stage):
+        return model.directory()
+    base = adapter_base(model)
+    return ctx.path(model) / MODEL if base is None else _merged(ctx, model, base)
 
 
-def hub_dir(repo: str, revision: str, *, kind: str = "model") -> Path:
-    """Return the local directory of a model or dataset: from the mirror, else from the hub or its cache."""
-    mirrored = mirror(repo, revision)
-    if mirrored is not None:
-        return mirrored
-    import huggingface_hub
-
-    return Path(huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind))
+def _merged(ctx: Context, model: Stage, base: Model) -> Path:
+    target = ctx.scratch / "merged" / f"{model.name}-{model.slug}"
+    if not target.is_dir():
+        target.parent.mkdir(exist_ok=True)
+        merge(model_dir(ctx, base), ctx.path(model) / MODEL, target)
+    return target
 
 
-@functools.cache
-def check_hub(repo: str, revision: str, *, kind: str = "model") -> None:
-    """Raise `UserError` when a hub name is available neither from the mirror, nor from the cache, nor from the hub."""
-    if mirror(repo, revision) is not None:
-        return
-    import huggingface_hub
-
-    try:
-        huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True)
-    except Exception:
-        _check_online(repo, revision, kind)
+def pair_dirs(ctx: Context, post: Model, pre: Model, *, shared: bool) -> tuple[Path, Path]:
+    """Return the directories of a weak pair: with `shared` those of an adapter and its base, if that is what it is."""
+    if shared and isinstance(post, Stage) and shares_base(post, pre):
+        return ctx.path(post) / MODEL, model_dir(ctx, pre)
+    return model_dir(ctx, post), model_dir(ctx, pre)
 
 
-def _check_online(repo: str, revision: str, kind: str) -> None:
-    import huggingface_hub
-
-    try:
-        huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=2.0)
-    except Exception as error:
-        raise UserError(
-            f"{repo} is not available from the Hugging Face hub ({type(error).__name__}): "
-            f"set CONG_MIRROR=DIR, where DIR/{repo} holds a local copy"
-        ) from error
+def shares_base(post: Model, pre: Model) -> bool:
+    """Return whether a weak pair is known to be a base, pi_ref, and an adapter on it, pi_r."""
+    if isinstance(post, LocalModel):
+        return post.is_adapter
+    base = adapter_base(post)
+    return base is not None and base.identity() == pre.identity()
 
 
 def check_model(model: Model, *, adapter: bool = False) -> None:

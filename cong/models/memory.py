@@ -126,6 +126,7 @@ def training(
     itemsize: int,
     checkpointing: bool,
     whole_logits: bool = False,
+    trained: int | None = None,
 ) -> Need:
     """Return what a training worker needs that takes `rows` sequences at a time.
 
@@ -137,13 +138,17 @@ def training(
         zero3           (b + b + 12) P / N
         zero3-offload   nothing stays; (2 b + 12) P / N of main memory (Ren et al., 2021, "ZeRO-Offload")
 
-    A step's own memory comes on top: the larger of a backward pass and an update.
+    Where an adapter of `trained` parameters is trained, only those have gradients, states and a master copy. A step's
+    own memory comes on top: the larger of a backward pass and an update.
     """
-    weights, states, host = _states(model.parameters, workers=workers, zero=zero, itemsize=itemsize)
+    frozen, count = (0, model.parameters) if trained is None else (model.parameters, trained)
+    weights, states, host = _states(count, workers=workers, zero=zero, itemsize=itemsize)
+    if frozen:
+        weights += _frozen(frozen, workers=workers, zero=zero, itemsize=itemsize)
     activations = _activations(model, tokens=rows * max_length, itemsize=itemsize, checkpointing=checkpointing,
                                whole_logits=whole_logits)  # fmt: skip
     backward = activations + _gathered(model.parameters, zero=zero, itemsize=itemsize)
-    update = _update(model.parameters, workers=workers, zero=zero)
+    update = _update(count, workers=workers, zero=zero)
     return Need(weights=weights, states=states, working=max(backward, update), host=host)
 
 
@@ -156,6 +161,11 @@ def _states(count: float, *, workers: int, zero: str, itemsize: int) -> tuple[fl
     if zero == "zero3":
         return itemsize * count / workers, (itemsize + 12) * count / workers, 0
     return 0, 0, (2 * itemsize + 12) * count / workers
+
+
+def _frozen(count: float, *, workers: int, zero: str, itemsize: int) -> float:
+    """Weights that are not trained: in the dtype that DeepSpeed keeps, and in float32 without it."""
+    return {"none": 4 * count, "zero2": itemsize * count, "zero3": itemsize * count / workers}.get(zero, 0)
 
 
 def _gathered(count: float, *, zero: str, itemsize: int) -> float:

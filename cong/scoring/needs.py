@@ -1,9 +1,9 @@
 """What a process that scores needs of a GPU, from the models of its reward and a profile."""
 
-from cong.generation.needs import is_adapter, without_adapter
+from cong.generation.needs import without_adapter
 from cong.graph.need import Need
 from cong.graph.resources import Resources
-from cong.models import Model, architecture_of, architectures_of, memory
+from cong.models import Model, architecture_of, architectures_of, memory, shares_base
 from cong.scoring.scorers import BATCH
 
 
@@ -15,10 +15,9 @@ def logprob_need(models: tuple[Model, ...], *, new_tokens: int, resources: Resou
     longest = memory.context_tokens(known, new_tokens=new_tokens)
     # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
     rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
+    shared = len(models) > 1 and shares_base(*models)
     itemsize = resources.hardware.itemsize
-    return memory.scoring(
-        known, tokens=rows * longest, longest=longest, itemsize=itemsize, shared=is_adapter(models[0])
-    )
+    return memory.scoring(known, tokens=rows * longest, longest=longest, itemsize=itemsize, shared=shared)
 
 
 def classifying_need(model: Model, *, new_tokens: int, resources: Resources) -> Need | None:

@@ -110,10 +110,13 @@ class ModelReward(Reward):
     def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
         """Return what scores rows; `directories` are those of the models' checkpoints."""
 
+    def directories(self, ctx: Context) -> tuple[Path, ...]:
+        """Return the directories of the models' checkpoints."""
+        return tuple(model_dir(ctx, model) for model in self.models)
+
     def demand(self, resources: Resources) -> Demand:
         return resources.generation_demand()
 
     def score(self, ctx: Context, rows: Sequence[Row], *, max_error_share: float) -> list[Row]:
-        directories = tuple(model_dir(ctx, model) for model in self.models)
-        make = partial(self.worker, directories, ctx.resources)
+        make = partial(self.worker, self.directories(ctx), ctx.resources)
         return map_rows(ctx, make, list(rows), max_error_share=max_error_share)

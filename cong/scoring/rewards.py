@@ -23,7 +23,7 @@ from cong.graph.fingerprint import canonical, fields_of
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
-from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe
+from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe, pair_dirs
 from cong.sandbox import Limits
 from cong.scoring.classifiers import RewardScorer
 from cong.scoring.needs import classifying_need, logprob_need
@@ -116,6 +116,9 @@ class ImplicitReward(ModelReward):
 
     def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
         return logprob_need(self.models, new_tokens=new_tokens, resources=resources)
+
+    def directories(self, ctx: Context) -> tuple[Path, ...]:
+        return pair_dirs(ctx, self.post, self.pre, shared=True)
 
     def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
         return LogprobScorer(directories, resources)

@@ -45,7 +45,7 @@ class AuxConf(Finetune):
                 raise ValueError(f"{name} = {getattr(self, name)} is not in [0, 1]")
 
     def label(self) -> str:
-        return f"weight={self.max_weight:g},lr={self.learning_rate:g}"
+        return f"weight={self.max_weight:g},lr={self.learning_rate:g}{self.adapted}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         rows = read_rows(ctx.path(self.data) / RESPONSES)

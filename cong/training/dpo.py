@@ -35,7 +35,7 @@ class DPO(Finetune):
         object.__setattr__(self, "reference", reference)
 
     def label(self) -> str:
-        return f"beta={self.beta:g},lr={self.learning_rate:g}"
+        return f"beta={self.beta:g},lr={self.learning_rate:g}{self.adapted}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         rows = preference_rows(tokenizer, read_rows(ctx.path(self.data) / PAIRS), max_length=self.max_length)
@@ -55,5 +55,7 @@ def preference_trainer(*, settings: dict[str, Any], parts: dict[str, Any], beta:
 
     from cong.training.trainers import CachedReferenceTrainer
 
-    config = DPOConfig(**settings, beta=beta, precompute_ref_log_probs=True, max_length=max_length)
+    # All dropout but that of an adapter is off during training, whoever sets it (`cong.training.dropout`).
+    own: dict[str, Any] = {"precompute_ref_log_probs": True, "disable_dropout": False}
+    config = DPOConfig(**settings, **own, beta=beta, max_length=max_length)
     return CachedReferenceTrainer(args=config, **parts)

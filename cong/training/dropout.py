@@ -1,7 +1,8 @@
 """Dropout is off in training, as it is in the passes of frozen models: both then see one and the same policy.
 
 A checkpoint whose configuration sets a dropout would otherwise begin preference training at a margin that is not 0. The
-trained model's configuration keeps what the initial model's says.
+trained model's configuration keeps what the initial model's says. The dropout of an adapter is a setting of its own,
+and stays: the reference is the model without the adapter.
 
     with no_dropout(trainer.model):
         trainer.train()
@@ -15,13 +16,15 @@ from torch import nn
 
 _MARKS = ("drop", "jitter")
 """In the names of what makes a pass random: attention_dropout, resid_pdrop, layerdrop, router_jitter_noise."""
+_ADAPTER = "lora_dropout"
 
 
 @contextlib.contextmanager
 def no_dropout(model: nn.Module) -> Iterator[None]:
     """Set every dropout of a model, its modules and their configurations to 0, and back at the end."""
     found = [(holder, name, holder[name]) for holder in _holders(model) for name in _rates(holder)]
-    layers = [(module, module.p) for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+    own = ((name, module) for name, module in model.named_modules() if _ADAPTER not in name)
+    layers = [(module, module.p) for _, module in own if isinstance(module, nn.modules.dropout._DropoutNd)]
     for holder, name, _ in found:
         holder[name] = 0.0
     for layer, _ in layers:

@@ -8,20 +8,22 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cong.errors import NothingLeft
 from cong.graph.demand import Demand
+from cong.graph.fingerprint import LATER
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import Usage, Work
-from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
+from cong.models import Model, architecture_of, check_model, describe, largest, memory, model_dir
 from cong.models.work import ROW_TOKENS, TRAINING, arithmetic_seconds, weight_bytes
 from cong.training.endings import check_ending, check_ending_at_hand
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
+from cong.training.lora import LoRA
 from cong.training.order import accumulation_steps
 from cong.training.reference import FrozenPass
 from cong.training.rows import TokenRows
@@ -57,6 +59,8 @@ class Finetune(Stage):
     """Prompt and response together are cut after so many tokens."""
     weight_decay: float = 0.0
     seed: int = 0
+    lora: LoRA | None = field(default=None, metadata=LATER)
+    """What is trained in place of all weights; the output is then an adapter on `model`."""
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "global_batch_size": 1, "max_length": 2, "weight_decay": 0.0}
@@ -72,6 +76,22 @@ class Finetune(Stage):
         if self.scheduler == "constant" and self.warmup_ratio > 0:
             # The optimizer's own "constant" would leave the warm-up out, unlike all other schedulers.
             object.__setattr__(self, "scheduler", "constant_with_warmup")
+
+    @property
+    def base(self) -> Model:
+        """Return the model on which an adapter is trained."""
+        return self.model
+
+    @property
+    def companions(self) -> tuple[Stage, ...]:
+        if self.lora is None or not isinstance(self.model, Stage):
+            return ()
+        return (self.model, *self.model.companions)
+
+    @property
+    def adapted(self) -> str:
+        """Return what a label says of the adapter, nothing where all weights are trained."""
+        return "" if self.lora is None else f",{self.lora}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         """Tokenize the rows of the inputs."""
@@ -106,6 +126,7 @@ class Finetune(Stage):
             itemsize=execution.hardware.itemsize,
             checkpointing=execution.hardware.device == "cuda",
             whole_logits=self.WHOLE_LOGITS,
+            trained=self.lora.parameters(model) if self.lora else None,
         )
 
     def work(self, resources: Resources) -> Work:
@@ -148,6 +169,8 @@ class Finetune(Stage):
             metrics=ctx.metrics_path,
             progress=ctx.progress_path,
             resources=ctx.resources,
+            lora=self.lora,
+            base=describe(self.model),
         )
 
     def _train(self, ctx: Context, job: Job) -> None:

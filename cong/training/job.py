@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cong.graph.resources import Resources
+from cong.training.lora import LoRA
 
 TrainerFactory = Callable[..., Any]
 """Called with `settings` (of TRL's configuration class) and `parts` (of its trainer); it must be picklable."""
@@ -39,6 +40,10 @@ class Job:
     metrics: Path
     progress: Path
     resources: Resources
+    lora: LoRA | None = None
+    """What is trained in place of all weights."""
+    base: str = ""
+    """Name of the initial model for a reader."""
     counts: dict[str, int] = field(default_factory=dict)
     """Rows used and left out: they go into the result."""
 

@@ -12,6 +12,8 @@ from typing import Any
 from cong.data.finite import check_finite_weights
 from cong.graph.journal import replace_text, truncate_metrics
 from cong.graph.resources import Resources
+from cong.models.adapters import name_base
+from cong.models.weights import make_savable
 from cong.training import checkpoints
 from cong.training.job import Job
 from cong.training.order import row_order
@@ -35,10 +37,12 @@ def train(job: Job) -> None:
         "train_dataset": dataset,
         "processing_class": tokenizer,
         "callbacks": _callbacks(job),
+        "lora": job.lora,
     }
     trainer = job.trainer_factory(settings=settings, parts=parts)
     _silence(trainer)
-    make_savable(trainer.model)
+    if job.lora is None:
+        make_savable(trainer.model)
     resumed = _resume(job, trainer)
     started = time.monotonic()
     with no_dropout(trainer.model):
@@ -86,36 +90,22 @@ def ordered_rows(job: Job) -> Any:
 
 
 def save_model(job: Job, trainer: Any) -> None:
-    """Save the model whole: weights in the run's dtype, the tokenizer and generation settings of the initial model."""
+    """Save the model: weights in the run's dtype, or an adapter, with what lies beside the initial model's weights."""
     import torch
 
     partial = job.out / ".model"
-    if job.resources.training.deepspeed == "none":
+    if job.resources.training.deepspeed == "none" and job.lora is None:
         trainer.model.to(getattr(torch, job.resources.hardware.dtype))
     check_finite_weights(trainer.model)
     trainer.save_model(str(partial))
     if trainer.is_world_process_zero():
         (partial / "training_args.bin").unlink()
+        if job.lora is not None:
+            (partial / "README.md").unlink()
+            name_base(partial, base=job.base)
         _copy_companions(job.model, partial)
         shutil.rmtree(job.trained, ignore_errors=True)
         partial.replace(job.trained)
-
-
-def make_savable(model: Any) -> None:
-    """Let a model be saved whose generation settings transformers refuses to write, such as those of many a checkpoint.
-
-    What the initial model says is copied beside the trained one afterwards; where it says nothing, the end tokens stay.
-    """
-    from transformers import GenerationConfig
-
-    settings = model.generation_config
-    if settings is None:
-        return
-    try:
-        settings.validate(strict=True)
-    except ValueError:
-        kept = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        model.generation_config = GenerationConfig(**kept)
 
 
 def _copy_companions(source: Path, target: Path) -> None:

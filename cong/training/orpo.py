@@ -40,7 +40,7 @@ class ORPO(Finetune):
             raise ValueError(f"weight = {self.weight} is below 0")
 
     def label(self) -> str:
-        return f"weight={self.weight:g},lr={self.learning_rate:g}"
+        return f"weight={self.weight:g},lr={self.learning_rate:g}{self.adapted}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         return preference_rows(tokenizer, read_rows(ctx.path(self.data) / PAIRS), max_length=self.max_length)
@@ -74,5 +74,5 @@ def pair_trainer(*, settings: dict[str, Any], parts: dict[str, Any], max_length:
     from cong.training.trainers import PairTrainer
 
     # "Precomputed" keeps TRL from loading a reference model; there is none.
-    config = DPOConfig(**settings, precompute_ref_log_probs=True, max_length=max_length)
+    config = DPOConfig(**settings, precompute_ref_log_probs=True, disable_dropout=False, max_length=max_length)
     return PairTrainer(args=config, **loss, **parts)

@@ -142,7 +142,7 @@ def _scorer(job: ReferenceJob, tokenizer: Any, device: str) -> Any:
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from cong.decoding.weights import load_checked
+    from cong.models.weights import load_checked
     from cong.training.settings import weights_dtype
 
     model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))

@@ -19,7 +19,7 @@ class SFT(Finetune):
     """Minimizes -E[log pi_theta(y | x)] over the responses y of `data` (Eq. 11), averaged over response tokens."""
 
     def label(self) -> str:
-        return f"lr={self.learning_rate:g}"
+        return f"lr={self.learning_rate:g}{self.adapted}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         rows = read_rows(ctx.path(self.data) / RESPONSES)

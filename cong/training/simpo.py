@@ -39,7 +39,7 @@ class SimPO(Finetune):
             raise ValueError(f"gamma = {self.gamma} is below 0")
 
     def label(self) -> str:
-        return f"beta={self.beta:g},gamma={self.gamma:g},lr={self.learning_rate:g}"
+        return f"beta={self.beta:g},gamma={self.gamma:g},lr={self.learning_rate:g}{self.adapted}"
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         return preference_rows(tokenizer, read_rows(ctx.path(self.data) / PAIRS), max_length=self.max_length)

@@ -11,7 +11,8 @@ from trl.trainer import utils
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from cong.decoding.weights import load_checked
+from cong.models.weights import load_checked
+from cong.training.lora import LoRA
 
 
 def score_responses_only() -> None:
@@ -30,11 +31,16 @@ class _Quiet(Trainer):
     means, which depends on how a step is split.
     """
 
-    def __init__(self, *, args: Any, model: Any, **kwargs: Any) -> None:
+    def __init__(self, *, args: Any, model: Any, lora: LoRA | None = None, **kwargs: Any) -> None:
         # A lone process that sees several GPUs would otherwise be refused: it trains on the first.
         args._n_gpu = min(args.n_gpu, 1)
         self._weights: defaultdict[str, list[float]] = defaultdict(list)
-        super().__init__(args=args, model=_policy(model, args), **kwargs)
+        policy = _policy(model, args)
+        if lora is not None:
+            kwargs["peft_config"] = lora.config()
+            # Matrices are drawn right after this: the same ones whatever was drawn while the model was loaded.
+            torch.manual_seed(args.seed)
+        super().__init__(args=args, model=policy, **kwargs)
 
     def weigh(self, **counts: torch.Tensor) -> None:
         """Say of how many tokens or rows of this process the next value of each metric is the mean."""

@@ -87,7 +87,7 @@ class WSPO(Finetune):
             object.__setattr__(self, name, logprobs)
 
     def label(self) -> str:
-        return f"beta={self.beta:g},lr={self.learning_rate:g}"
+        return f"beta={self.beta:g},lr={self.learning_rate:g}{self.adapted}"
 
     def check(self) -> None:
         super().check()
@@ -249,7 +249,7 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.utils import add_fused_lm_head
 
-    from cong.decoding.weights import load_checked
+    from cong.models.weights import load_checked
     from cong.training.settings import weights_dtype
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)

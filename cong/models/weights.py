@@ -44,6 +44,23 @@ def load_checked(architecture: Any, path: str | Path, **options: Any) -> Any:
     return model
 
 
+def make_savable(model: Any) -> None:
+    """Let a model be saved whose generation settings transformers refuses to write, such as those of many a checkpoint.
+
+    What the initial model says is copied beside the trained one afterwards; where it says nothing, the end tokens stay.
+    """
+    from transformers import GenerationConfig
+
+    settings = model.generation_config
+    if settings is None:
+        return
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        kept = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**kept)
+
+
 def loading_fault(report: Any, *, classifier: bool = False) -> str | None:
     """Return what is wrong by a loading report of transformers, None when every weight is the stored one."""
     mismatched = [f"{name} {tuple(stored)} for {tuple(wanted)}" for name, stored, wanted in report["mismatched_keys"]]
