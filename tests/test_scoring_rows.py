@@ -18,8 +18,9 @@ from cong.errors import UserError
 from cong.generation.decode import DecodeJob, Decoder
 from cong.models import LocalModel
 from cong.scoring import AnswerMatch, ImplicitReward, Likelihood, RewardModel, Score
+from cong.scoring.classifiers import RewardScorer
 from cong.scoring.scored import scored
-from cong.scoring.scorers import LogprobScorer, RewardScorer
+from cong.scoring.scorers import LogprobScorer
 
 SETTINGS = {"max_new_tokens": 24, "temperature": 1.5}
 WITHOUT_TEMPLATE = spoken.byte_tokenizer(template=None)
@@ -92,7 +93,7 @@ def test_rows_that_cannot_be_scored_are_errors_and_the_others_have_a_reward(mode
         good[0] | {"row_id": "failed", "error": "decoding failed"},
     ]
     if judge == "reward model":
-        scorer = RewardScorer((reward_model(tmp_path, labels=1),), spoken.INLINE)
+        scorer = RewardScorer(reward_model(tmp_path, labels=1), spoken.INLINE)
     else:
         names = ("post", "pre") if judge == "pair" else ("post",)
         scorer = LogprobScorer(tuple(models / name for name in names), spoken.INLINE)
@@ -145,10 +146,10 @@ def test_a_reward_model_with_several_labels_is_refused_unless_told_which(models,
     path = reward_model(tmp_path, labels=labels)
     row = decode(models / "post", count=1)[0]
     with pytest.raises(UserError, match=rf"{labels} labels: say which"):
-        RewardScorer((path,), spoken.INLINE)
+        RewardScorer(path, spoken.INLINE)
     with pytest.raises(UserError, match=f"{labels} labels, and none is number {labels}"):
-        RewardScorer((path,), spoken.INLINE, label=labels)
-    rewards = [next(RewardScorer((path,), spoken.INLINE, label=k).process([row]))["reward"] for k in range(labels)]
+        RewardScorer(path, spoken.INLINE, label=labels)
+    rewards = [next(RewardScorer(path, spoken.INLINE, label=k).process([row]))["reward"] for k in range(labels)]
     assert len(set(rewards)) == labels
     assert None not in rewards
     told, untold = (RewardModel(model=LocalModel(path=str(path)), label=label) for label in (0, None))

@@ -33,6 +33,9 @@ SCORE_COPIES = 8
 """Tensors of a row's vocabulary in float32 that are alive at once in a step."""
 SCORED_TOKENS = 16384
 """Most padded response tokens of one pass that scores given responses: their logits are alive at once."""
+CLASSIFIED_TOKENS = {"cpu": 1024, "cuda": 8192}
+"""Most padded tokens of one pass of a reward model over several conversations. On a CPU larger passes leave its caches:
+8192 took longer than one conversation at a time."""
 
 _LIVE, _BUCKET, _SUB_GROUP = 1e9, 5e8, 1e9
 """DeepSpeed's defaults: stage3_max_live_parameters, reduce_bucket_size and sub_group_size, in elements."""
@@ -107,7 +110,7 @@ def fused_scoring(model: Architecture, *, tokens: int, itemsize: int) -> Need:
 
 
 def classifying(model: Architecture, *, tokens: int, itemsize: int) -> Need:
-    """Return what a process needs that holds a reward model and reads one conversation of so many tokens at a time."""
+    """Return what a process needs that holds a reward model and reads so many tokens, padding included, at a time."""
     # A classifier has no output embeddings.
     weights = model.parameters - (0 if model.tied else model.embeddings)
     return Need(weights=itemsize * weights, working=tokens * _forward_bytes(model, itemsize))

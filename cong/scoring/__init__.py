@@ -3,6 +3,7 @@
 pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=RewardModel(model=model)))
 """
 
+from cong.scoring.functions import FunctionReward, reward_from
 from cong.scoring.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
 from cong.scoring.reward import ModelReward, Reward
 from cong.scoring.rewards import AnswerMatch, ExactReward, ImplicitReward, Likelihood, RewardModel, UnitTests
@@ -13,6 +14,7 @@ __all__ = [
     "BestAgainstWorst",
     "ConfidentPairs",
     "ExactReward",
+    "FunctionReward",
     "ImplicitReward",
     "Likelihood",
     "ModelReward",
@@ -22,4 +24,5 @@ __all__ = [
     "RewardModel",
     "Score",
     "UnitTests",
+    "reward_from",
 ]

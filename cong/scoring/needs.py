@@ -25,5 +25,6 @@ def classifying_need(model: Model, *, new_tokens: int, resources: Resources) -> 
     known = architecture_of(model)
     if known is None:
         return None
-    tokens = memory.context_tokens([known], new_tokens=new_tokens)
+    longest = memory.context_tokens([known], new_tokens=new_tokens)
+    tokens = min(BATCH * longest, max(longest, memory.CLASSIFIED_TOKENS[resources.hardware.device]))
     return memory.classifying(known, tokens=tokens, itemsize=resources.hardware.itemsize)

@@ -79,11 +79,12 @@ class Reward:
 
     def score(self, ctx: Context, rows: Sequence[Row], *, max_error_share: float) -> list[Row]:
         """Return the rows with their rewards; raise `RuntimeError` when more than the allowed share has none."""
-        found = [self._row(row) for row in rows]
+        found = [self.row(row) for row in rows]
         check_failures([new for new, row in zip(found, rows, strict=True) if not row["error"]], max_error_share)
         return found
 
-    def _row(self, row: Row) -> Row:
+    def row(self, row: Row) -> Row:
+        """Return a row with its reward, or with why it has none."""
         if row["error"] is not None:
             return scored(row, None)
         if self.NEEDS_REFERENCE and not row.get(REFERENCE):

@@ -25,10 +25,11 @@ from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe, pair_dirs
 from cong.sandbox import Limits
+from cong.scoring.classifiers import RewardScorer
 from cong.scoring.needs import classifying_need, logprob_need
 from cong.scoring.reward import ModelReward, Reward
 from cong.scoring.scored import SPOKEN
-from cong.scoring.scorers import LogprobScorer, RewardScorer, TestRunner
+from cong.scoring.scorers import LogprobScorer, TestRunner
 from cong.synthetic.world import World
 
 SCORED = 2
@@ -83,7 +84,7 @@ class RewardModel(ModelReward):
 
     def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
         trusted = isinstance(self.model, HubModel) and self.model.trust_remote_code
-        return RewardScorer(directories, resources, trust_remote_code=trusted, label=self.label)
+        return RewardScorer(directories[0], resources, trust_remote_code=trusted, label=self.label)
 
 
 @dataclass(frozen=True, kw_only=True)

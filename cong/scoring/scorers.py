@@ -1,16 +1,13 @@
-"""The workers that score: each holds what its judge needs and yields rows with their reward."""
+"""The workers that score: each holds what its reward needs and yields rows with their reward."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cong.data import REFERENCE, Row
-from cong.data.conversations import conversation
 from cong.data.formatting import ResponseTokens, prompt_tokens
 from cong.data.programs import program_of
-from cong.errors import UserError
 from cong.generation.loading import check_vocabularies, load_models, load_tokenizers
 from cong.graph.resources import Resources
-from cong.models.chat import encode_chat, load_tokenizer
 from cong.sandbox import Limits, run_many
 from cong.scoring.scored import UNCHECKED, scored
 
@@ -106,80 +103,3 @@ def tokens_fault(
         return f"prompt and response have {count} tokens; the model has positions for {positions}"
     largest = max((*prompt, *response))
     return f"token id {largest} is outside the vocabulary [0, {vocabulary - 1}]" if largest >= vocabulary else None
-
-
-class RewardScorer:
-    """Worker that holds a sequence-classification reward model; `label` is the logit that is the reward."""
-
-    def __init__(
-        self,
-        directories: tuple[Path, ...],
-        resources: Resources,
-        *,
-        trust_remote_code: bool = False,
-        label: int | None = None,
-    ) -> None:
-        import torch
-        from transformers import AutoModelForSequenceClassification
-
-        from cong.decoding import load_checked
-
-        if resources.hardware.device == "cpu":
-            torch.set_num_threads(resources.hardware.threads)
-        self.directory, self.label = directories[0], label
-        self.tokenizer = load_tokenizer(self.directory)
-        model = load_checked(
-            AutoModelForSequenceClassification,
-            self.directory,
-            dtype=getattr(torch, resources.hardware.dtype),
-            trust_remote_code=trust_remote_code,
-        )
-        if not trust_remote_code:
-            self._logit(model.config.num_labels)
-        text = model.config.get_text_config()
-        self.vocabulary, self.positions = text.vocab_size, getattr(text, "max_position_embeddings", None)
-        self.model = model.to(resources.hardware.device).eval()
-
-    def process(self, rows: list[Row]) -> Iterator[Row]:
-        """Yield every row with the model's score of the conversation."""
-        import torch
-
-        with torch.inference_mode():
-            for row in rows:
-                tokens = self._tokens(row)
-                if isinstance(tokens, str):
-                    yield scored(row, None, error=tokens)
-                else:
-                    yield scored(row, self._reward(tokens))
-
-    def _tokens(self, row: Row) -> tuple[int, ...] | str:
-        """Return the tokens of the conversation, or why this row has no score."""
-        if row["error"] is not None:
-            return row["error"]
-        turns = [*conversation(row), {"role": "assistant", "content": row["response"]}]
-        try:
-            tokens = encode_chat(self.tokenizer, turns, open_turn=False)
-        except Exception as error:
-            # Chat templates and tokenizers raise what they like at texts that they do not understand.
-            return f"the chat cannot be formatted: {type(error).__name__}: {error}"
-        return tokens_fault(tokens, (), vocabulary=self.vocabulary, positions=self.positions) or tokens
-
-    def _reward(self, tokens: tuple[int, ...]) -> float:
-        import torch
-
-        input_ids = torch.tensor([tokens], device=self.model.device)
-        output = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
-        # ArmoRM's own class calls its scalar `score`; plain classifiers have logits.
-        values = output["score"] if "score" in output else output.logits  # noqa: SIM401 - `logits` may be missing
-        values = values.float().reshape(-1)
-        return float(values[self._logit(len(values))])
-
-    def _logit(self, count: int) -> int:
-        """Return which of so many logits is the reward; raise `UserError` when nobody said."""
-        if self.label is None and count != 1:
-            raise UserError(
-                f"{self.directory} has {count} labels: say which is the reward, RewardModel(model=..., label=0)"
-            )
-        if self.label is not None and not 0 <= self.label < count:
-            raise UserError(f"{self.directory} has {count} labels, and none is number {self.label}")
-        return self.label or 0
