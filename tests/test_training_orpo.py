@@ -10,7 +10,7 @@ import pytest
 from test_training_tiny import Given, losses, make_model, make_pairs, run, texts
 
 from cong.models import LocalModel
-from cong.training import ORPO
+from cong.training import ORPO, LoRA
 from cong.training.finetune import Finetune
 from cong.training.orpo import odds_ratio_loss
 from cong.training.rows import preference_rows
@@ -18,6 +18,7 @@ from cong.training.rows import preference_rows
 OTHER_FIELDS: dict[str, Any] = {
     "data": Given(directory="elsewhere"), "learning_rate": 1e-6, "epochs": 7, "global_batch_size": 16,
     "scheduler": "linear", "warmup_ratio": 0.3, "max_length": 77, "weight_decay": 0.1, "seed": 5,
+    "lora": LoRA(rank=3),
 }  # fmt: skip
 
 
