@@ -219,7 +219,7 @@ def test_a_setting_out_of_range_is_refused(settings, message) -> None:
 
 def test_an_adapter_needs_states_for_its_own_parameters_only(tmp_path: Path) -> None:
     whole, adapted = sft(tmp_path), sft(tmp_path, lora=ADAPTER)
-    for execution in ({}, {"train_workers": 2, "deepspeed": "zero3"}):
+    for execution in ({}, {"workers": 2, "deepspeed": "zero3"}):
         needs = [needed(stage.memory(resources(**execution))) for stage in (whole, adapted)]
         assert needs[1].states < needs[0].states / 3
         assert needs[1].weights >= needs[0].weights
