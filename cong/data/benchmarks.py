@@ -8,15 +8,16 @@ A benchmark is a value, so another one, or another commit, needs no change here.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from cong.data.answers import final_answer
+from cong.data.prompts import hub_records
 from cong.data.rows import PROMPTS, REFERENCE, Row, check_prompts, write_rows
 from cong.data.sizes import published_rows
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import LITTLE, Work
-from cong.models import check_hub, hub_dir
+from cong.models import check_hub
 
 Format = Literal["gsm8k", "math", "humaneval", "mbpp"]
 
@@ -97,12 +98,8 @@ def benchmark_rows(form: Format, rows: Iterable[Row]) -> list[Row]:
 
 
 def _load(benchmark: Benchmark, split: str) -> Iterable[Row]:
-    import datasets
-
-    directory = str(hub_dir(benchmark.repo, benchmark.revision, kind="dataset"))
     for config in benchmark.configs or (None,):
-        rows: Any = datasets.load_dataset(directory, config, split=split)
-        yield from rows
+        yield from hub_records(benchmark.repo, benchmark.revision, split, config=config)
 
 
 def _gsm8k(row: Row) -> tuple[str, str, str | None]:

@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cong.data.jsonlines import lone_surrogate
+from cong.data.rows import REFERENCE
 
 Turn = dict[str, str]
 Conversation = list[Turn]
 MESSAGES = "messages"
 """Column of prompts and of what is made of them: all turns before the response as JSON; none for a single user turn."""
-CARRIED = (MESSAGES, "reference")
+CARRIED = (MESSAGES, REFERENCE)
 """Columns that stay with a prompt through decoding and scoring, where it has them."""
 _TEXTS = ("prompt", "instruction", "question", "query", "text")
 _TURNS = ("messages", "conversations", "conversation")

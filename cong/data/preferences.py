@@ -7,17 +7,17 @@ The forms are those of `cong.data.conversations`. Each writes `pairs.parquet` (p
 messages where there are several turns); a pair of two equal answers carries no preference, and is dropped and counted.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cong.data.conversations import prompt_row, read_preference
-from cong.data.prompts import LocalFile, hub_records
+from cong.data.prompts import HubDataset, LocalFile
 from cong.data.rows import PAIRS, Row, write_rows
 from cong.errors import UserError
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import LITTLE, Work
-from cong.models import check_hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +40,11 @@ class PreferenceFile(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubPreferences(Stage):
+class HubPreferences(HubDataset):
     """The first `count` pairs of a hub dataset, or all of them."""
 
-    repo: str
-    revision: str
-    split: str
-    count: int | None = None
-
-    def label(self) -> str:
-        return f"{self.repo.split('/')[-1]},{self.split}" + (f",n={self.count}" if self.count else "")
-
-    def check(self) -> None:
-        check_hub(self.repo, self.revision, kind="dataset")
-
-    def work(self, resources: Resources) -> Work:
-        return LITTLE
-
     def run(self, ctx: Context) -> None:
-        records = hub_records(self.repo, self.revision, self.split)
-        chosen = (record for _, record in zip(range(self.count), records, strict=False)) if self.count else records
+        chosen = itertools.islice(self.records(), self.count)
         places = ((f"row {number}", record) for number, record in enumerate(chosen, start=1))
         _write(ctx, list(_pairs(places, source=self.repo)))
 
@@ -73,9 +58,10 @@ def _pairs(records: Iterable[tuple[str, Row]], *, source: str) -> Iterator[Row]:
         except ValueError as error:
             raise UserError(f"{source}: {place} {error}") from error
         empty = False
+        row = prompt_row(turns)
         # A prompt may come with several pairs: each has an id of its own.
-        pair = {"chosen": chosen, "rejected": rejected}
-        yield prompt_row(turns, prompt_id=f"{prompt_row(turns)['prompt_id']}-{place.split()[-1]}") | pair
+        prompt_id = f"{row['prompt_id']}-{place.split()[-1]}"
+        yield row | {"prompt_id": prompt_id, "chosen": chosen, "rejected": rejected}
     if empty:
         raise UserError(f"{source} holds no pairs")
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cong.data.conversations import prompt_row, read_conversation
 from cong.data.jsonlines import numbered_lines, parse_object
@@ -161,11 +161,8 @@ def _file_row(record: Row, *, where: str) -> Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubPrompts(Stage):
-    """The unique prompts of a hub dataset, in any of the forms of `cong.data.conversations`; the id is a digest.
-
-    Rows without a prompt are left out.
-    """
+class HubDataset(Stage):
+    """Base of what is read of a split of a hub dataset at a commit: `count` rows of it, or all."""
 
     repo: str
     revision: str
@@ -184,19 +181,31 @@ class HubPrompts(Stage):
     def row_count(self) -> int:
         return published_rows(self.repo, self.split, count=self.count)
 
+    def records(self) -> Iterable[Row]:
+        """Return the rows of the split."""
+        return hub_records(self.repo, self.revision, self.split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubPrompts(HubDataset):
+    """The unique prompts of a hub dataset, in any of the forms of `cong.data.conversations`; the id is a digest.
+
+    Rows without a prompt are left out.
+    """
+
     def run(self, ctx: Context) -> None:
-        rows = list(unique_prompts(hub_records(self.repo, self.revision, self.split)))[: self.count]
+        rows = list(unique_prompts(self.records()))[: self.count]
         check_prompts(rows, source=self.title)
         write_rows(ctx.out / PROMPTS, rows)
         ctx.summary(prompts=len(rows))
 
 
-def hub_records(repo: str, revision: str, split: str) -> Iterable[Row]:
-    """Return the rows of a split of a hub dataset at a commit."""
+def hub_records(repo: str, revision: str, split: str, *, config: str | None = None) -> Any:
+    """Return a split of a hub dataset at a commit, as the library `datasets` does: an iterable of rows."""
     import datasets
 
     directory = hub_dir(repo, revision, kind="dataset")
-    return cast(Iterable[Row], datasets.load_dataset(str(directory), split=split))
+    return datasets.load_dataset(str(directory), config, split=split)
 
 
 def unique_prompts(records: Iterable[Row]) -> Iterator[Row]:

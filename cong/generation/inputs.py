@@ -16,8 +16,9 @@ from typing import Any
 
 from cong.data import Row, read_rows
 from cong.data.jsonlines import lone_surrogate, numbered_lines, parse_object
+from cong.data.prompts import hub_records
 from cong.errors import UserError
-from cong.models import check_hub, hub_dir
+from cong.models import check_hub
 
 _ANSWERING = ("assistant", "model", "gpt")
 COLUMNS = ("messages", "prompt", "prompt_id")
@@ -115,11 +116,8 @@ def _spoken(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
 
 
 def _hub_rows(source: HubSplit) -> list[Row]:
-    import datasets
-
-    directory = hub_dir(source.repo, source.revision, kind="dataset")
     try:
-        dataset = datasets.load_dataset(str(directory), split=source.split)
+        dataset = hub_records(source.repo, source.revision, source.split)
     except (ValueError, OSError) as error:
         raise UserError(f"{source.repo}:{source.split} cannot be read: {str(error).splitlines()[0]}") from error
     # A public dataset has columns of its own beside those that are asked for: they are left out, not complained of.

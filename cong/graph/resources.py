@@ -92,8 +92,7 @@ class Resources:
 
     def changed(self, **settings: Any) -> "Resources":
         """Return the resources with other settings, each put into the part that has it."""
-        parts = {part: getattr(self, part) for part in PARTS}
-        return dataclasses.replace(self, **_replaced(parts, settings))
+        return dataclasses.replace(self, **settings)
 
     def for_size(self, parameters: float | None) -> "Resources":
         """Return the settings for a stage whose largest model has so many parameters; None when that is not known."""

@@ -11,7 +11,7 @@ from cong.generation import ContrastiveGenerate, Sampling
 from cong.graph.stage import Stage
 from cong.models import Model
 from cong.synthetic.tasks import WorldTasks
-from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, SimPO
+from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, LoRA, SimPO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class TrainingSettings:
     warmup_ratio: float = 0.1
     max_length: int = 2048
     weight_decay: float = 0.0
+    lora: LoRA | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

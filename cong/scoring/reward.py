@@ -13,7 +13,7 @@ A reward of one's own needs nothing else. One that holds models inherits from `M
 what scores rows with them.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from cong.data import REFERENCE, Row, check_failures
-from cong.data.conversations import MESSAGES
 from cong.data.map_rows import Worker, map_rows
 from cong.graph.demand import Demand
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.graph.work import Work
-from cong.models import Model, model_dir
+from cong.models import Model, check_model, model_dir
 from cong.models.work import FORWARD, ROW_TOKENS, arithmetic_seconds
 from cong.scoring.scored import KEPT, UNCHECKED, scored
 
@@ -39,7 +38,7 @@ class Reward:
     their identity, and `__str__` is their name for a reader."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = KEPT
-    """What is read of the responses; `messages` and `reference` besides, where there are some."""
+    """What is read of the responses, beside what is carried with their prompts."""
     NEEDS_REFERENCE: ClassVar[bool] = False
     """Whether a row without a reference has no reward."""
 
@@ -54,11 +53,6 @@ class Reward:
     def models(self) -> tuple[Model, ...]:
         """The models that it holds, the aligned one of a pair first."""
         return ()
-
-    @property
-    def optional_columns(self) -> tuple[str, ...]:
-        """Columns that are read where responses have them."""
-        return (MESSAGES, REFERENCE)
 
     def check(self) -> None:
         """Raise `UserError` for what can be seen to be missing before anything runs."""
@@ -99,7 +93,7 @@ class Reward:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelReward(Reward):
+class ModelReward(Reward, ABC):
     """Gives rewards by models: in Ray Data actors, or in the stage's process, as the profile says."""
 
     @property
@@ -110,6 +104,10 @@ class ModelReward(Reward):
     @abstractmethod
     def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
         """Return what scores rows; `directories` are those of the models' checkpoints."""
+
+    def check(self) -> None:
+        for model in self.models:
+            check_model(model)
 
     def directories(self, ctx: Context) -> tuple[Path, ...]:
         """Return the directories of the models' checkpoints."""

@@ -76,9 +76,6 @@ class RewardModel(ModelReward):
     def models(self) -> tuple[Model, ...]:
         return (self.model,)
 
-    def check(self) -> None:
-        check_model(self.model)
-
     def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
         return classifying_need(self.model, new_tokens=new_tokens, resources=resources)
 
@@ -88,19 +85,34 @@ class RewardModel(ModelReward):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImplicitReward(ModelReward):
+class LogprobReward(ModelReward):
+    """Base of what a teacher-forced pass gives: log-probabilities of whole responses, in nats.
+
+    A response is the tokens that were decoded, as far as the model has the same (`cong.data.formatting`).
+    """
+
+    COLUMNS = SPOKEN
+
+    def identity(self) -> Any:
+        """Return the models, and the version of what is scored of a row."""
+        return {"class": type(self).__name__, "version": SCORED, **fields_of(self)}
+
+    def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
+        return logprob_need(self.models, new_tokens=new_tokens, resources=resources)
+
+    def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
+        return LogprobScorer(directories, resources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitReward(LogprobReward):
     """log pi_r(y|x) - log pi_ref(y|x) of a weak pair, in nats, by a teacher-forced pass (Eq. 4 and 6 without beta).
 
     x and y are the tokens that the pair decoded, with the template of pi_r and the end token that ended the row.
     """
 
-    COLUMNS = SPOKEN
     post: Model
     pre: Model
-
-    def identity(self) -> Any:
-        """Return the models, and the version of what is scored of a row."""
-        return {"class": "ImplicitReward", "version": SCORED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "implicit"
@@ -114,26 +126,15 @@ class ImplicitReward(ModelReward):
         check_model(self.pre)
         check_same_tokenizer(self.post, self.pre)
 
-    def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
-        return logprob_need(self.models, new_tokens=new_tokens, resources=resources)
-
     def directories(self, ctx: Context) -> tuple[Path, ...]:
         return pair_dirs(ctx, self.post, self.pre, shared=True)
 
-    def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
-        return LogprobScorer(directories, resources)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Likelihood(ModelReward):
-    """log pi(y|x) of one model, in nats, by a teacher-forced pass (`cong.data.formatting`)."""
+class Likelihood(LogprobReward):
+    """log pi(y|x) of one model, in nats, by a teacher-forced pass."""
 
-    COLUMNS = SPOKEN
     model: Model
-
-    def identity(self) -> Any:
-        """Return the model, and the version of what is scored of a row."""
-        return {"class": "Likelihood", "version": SCORED, **fields_of(self)}
 
     def __str__(self) -> str:
         return "likelihood"
@@ -141,15 +142,6 @@ class Likelihood(ModelReward):
     @property
     def models(self) -> tuple[Model, ...]:
         return (self.model,)
-
-    def check(self) -> None:
-        check_model(self.model)
-
-    def need(self, *, new_tokens: int, resources: Resources) -> Need | None:
-        return logprob_need(self.models, new_tokens=new_tokens, resources=resources)
-
-    def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
-        return LogprobScorer(directories, resources)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cong.data import RESPONSES, SCORES, read_rows, write_rows
+from cong.data.conversations import CARRIED
 from cong.generation.needs import without_adapter
 from cong.graph.demand import Demand
 from cong.graph.need import Need
@@ -66,7 +67,7 @@ class Score(Stage):
 
     def run(self, ctx: Context) -> None:
         path, reward = ctx.path(self.responses) / RESPONSES, self.judge
-        rows = read_rows(path, columns=reward.COLUMNS, optional=reward.optional_columns)
+        rows = read_rows(path, columns=reward.COLUMNS, optional=CARRIED)
         scored = reward.score(ctx, rows, max_error_share=self.max_error_share)
         write_rows(ctx.out / SCORES, scored)
         rewards = [row["reward"] for row in scored if row["reward"] is not None]
