@@ -211,7 +211,7 @@ def test_a_scoring_pass_is_estimated_from_above_and_not_far_off():
     network, prompt, completion = build(model, dtype=torch.float32).eval().requires_grad_(False), (5,) * 20, (7,) * 60
     with Peak([*network.parameters(), *network.buffers()]) as peak:
         teacher_forced_logprobs(network, prompts=[prompt] * 4, completions=[completion] * 4, batch_size=4)
-    need = memory.scoring([model], tokens=4 * 80, longest=80, itemsize=4)
+    need = memory.scoring([model], tokens=4 * 80, scored=4 * 61, longest=80, itemsize=4)
     assert peak.peak <= need.working <= 2 * peak.peak
 
 

@@ -144,7 +144,16 @@ def test_a_global_batch_that_does_not_divide_is_refused_before_anything_starts(t
     with pytest.raises(ValueError, match="global_batch_size = 8 is not a multiple of 6"):
         run(stage, tmp_path / "store", micro_batch=3, workers=2)
     with pytest.raises(ValueError, match="micro_batch"):
-        stage.demand(resources(micro_batch=16))
+        stage.demand(resources(micro_batch=16, workers=3))
+
+
+def test_a_step_smaller_than_a_micro_batch_is_one_micro_batch(tmp_path: Path) -> None:
+    stage = sft(tmp_path, global_batch_size=8)
+    assert stage.execution(resources(micro_batch=16)).training.micro_batch == 8
+    assert stage.execution(resources(micro_batch=16, workers=2)).training.micro_batch == 4
+    assert stage.execution(resources(micro_batch=4)).training.micro_batch == 4
+    capped, whole = (losses(run(stage, tmp_path / name, micro_batch=size)) for name, size in (("a", 16), ("b", 8)))
+    assert capped == whole
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:

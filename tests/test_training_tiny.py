@@ -93,7 +93,8 @@ def run(stage: Stage, root: Path, **overrides) -> Path:
     for item in stage.inputs:
         if not isinstance(item, Given) and not locate(item).exists():
             run(item, root, **overrides)
-    ctx = Context(out=locate(stage), root=locate(stage), resources=resources(**overrides), locate=locate)
+    execution = stage.execution(resources(**overrides))
+    ctx = Context(out=locate(stage), root=locate(stage), resources=execution, locate=locate)
     ctx.out.mkdir(parents=True, exist_ok=True)
     stage.run(ctx)
     (ctx.out / "summary.json").write_text(json.dumps(ctx.results))

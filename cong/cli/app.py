@@ -62,7 +62,7 @@ def init(
 @app.command()
 def plan(
     experiment: ExperimentFile,
-    scale: ScaleName = "tiny",
+    scale: ScaleName = None,
     profile: Profile = "laptop",
     settings: Settings = None,
     grid: Grid = None,
@@ -78,7 +78,7 @@ def plan(
 @app.command()
 def run(
     experiment: ExperimentFile,
-    scale: ScaleName = "tiny",
+    scale: ScaleName = None,
     profile: Profile = "laptop",
     settings: Settings = None,
     grid: Grid = None,
@@ -107,7 +107,7 @@ def tune(
     trials: Annotated[int, typer.Option(help="Points to look at, those of earlier runs included.")] = 16,
     searcher: Annotated[str, typer.Option(help="optuna or random.")] = "optuna",
     seed: Annotated[int, typer.Option(help="Seed of the searcher.")] = 0,
-    scale: ScaleName = "tiny",
+    scale: ScaleName = None,
     profile: Profile = "laptop",
     settings: Settings = None,
     store: StorePlace = "runs",
@@ -128,7 +128,7 @@ def tune(
 @app.command()
 def report(
     experiment: ExperimentFile,
-    scale: ScaleName = "tiny",
+    scale: ScaleName = None,
     settings: Settings = None,
     grid: Grid = None,
     store: StorePlace = "runs",

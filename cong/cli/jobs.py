@@ -18,7 +18,7 @@ JobId = Annotated[str, typer.Argument(help="Id that `cong submit` printed.", met
 def submit(
     experiment: ExperimentFile,
     address: Dashboard,
-    scale: ScaleName = "tiny",
+    scale: ScaleName = None,
     profile: Profile = "laptop",
     settings: Settings = None,
     grid: Grid = None,
@@ -119,10 +119,10 @@ def _shared_store(store: str, cluster: "Cluster") -> str:
 
 
 def _options(
-    scale: str, settings: list[str] | None, grid: list[str] | None, force: list[str] | None
+    scale: str | None, settings: list[str] | None, grid: list[str] | None, force: list[str] | None
 ) -> tuple[str, ...]:
-    given = (("--set", settings), ("--grid", grid), ("--force", force))
-    return ("--scale", scale, *(text for flag, values in given for value in values or [] for text in (flag, value)))
+    given = (("--scale", [scale] if scale else None), ("--set", settings), ("--grid", grid), ("--force", force))
+    return tuple(text for flag, values in given for value in values or [] for text in (flag, value))
 
 
 def _follow(jobs: "Jobs", job_id: str, address: str) -> None:

@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from cong.run.job import Job
 
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
-ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU), paper, or a .py file.")]
+ScaleName = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        help="tiny (synthetic world, CPU), paper, or a .py file; default is the experiment's own, else tiny.",
+    ),
+]
 Profile = Annotated[str, typer.Option("--profile", help="Name in cong/profiles, or a .toml file.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
 Grid = Annotated[
@@ -43,7 +49,7 @@ def opened(store: str) -> "StageStore":
 
 def prepare(
     experiment: Path,
-    scale: str,
+    scale: str | None,
     profile: str,
     settings: list[str] | None,
     grid: list[str] | None,

@@ -23,13 +23,14 @@ def teacher_forced_logprobs(
     completions: Sequence[Sequence[int]],
     batch_size: int,
     stop_token_id: int | None = None,
-    most_tokens: int = SCORED_TOKENS,
+    most_tokens: int | None = None,
 ) -> list[float]:
     """Sum of log pi(completion | prompt) in nats for every row; a `stop_token_id` is appended to each completion.
 
     Without it the completions are scored as they are. Rows of similar length are batched together, at most `batch_size`
-    of them and `most_tokens` padded tokens of completions, whose logits are alive at once.
+    of them and `most_tokens` padded tokens of completions, whose logits are alive at once (None: `SCORED_TOKENS`).
     """
+    most = SCORED_TOKENS["cpu" if model.device.type == "cpu" else "cuda"] if most_tokens is None else most_tokens
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     end = () if stop_token_id is None else (stop_token_id,)
@@ -39,7 +40,7 @@ def teacher_forced_logprobs(
         raise ValueError(f"the prompt of row {empty} is empty; it must have at least 1 token")
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index][1]), len(rows[index][0])))
     sums = [0.0] * len(rows)
-    for batch in _batches(order, [len(completion) for _, completion in rows], rows=batch_size, tokens=most_tokens):
+    for batch in _batches(order, [len(completion) for _, completion in rows], rows=batch_size, tokens=most):
         for index, value in zip(batch, _batch_logprobs(model, [rows[index] for index in batch]), strict=True):
             sums[index] = value
     return sums

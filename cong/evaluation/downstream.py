@@ -126,7 +126,8 @@ class Downstream(Stage):
         if known is None:
             return None
         longest = context_tokens([known], new_tokens=_ANSWER_TOKENS)
-        return scoring([known], tokens=BATCH * longest, longest=longest, itemsize=resources.hardware.itemsize)
+        tokens = BATCH * longest
+        return scoring([known], tokens=tokens, scored=tokens, longest=longest, itemsize=resources.hardware.itemsize)
 
     def work(self, resources: Resources) -> Work:
         operations = FORWARD * (_PAPER_TOKENS if self.tasks == PAPER_TASKS else 0)

@@ -1,13 +1,14 @@
 """`Evaluate`: what a model's scored responses are worth, with standard errors by bootstrap over prompts."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cong.data import RESPONSES, SCORES, Row, read_rows, write_rows
 from cong.data.finite import check_finite
 from cong.evaluation.evaluation import Evaluation
+from cong.graph.fingerprint import LATER
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import LITTLE, Work
@@ -18,11 +19,12 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Evaluation):
-    """Mean reward, length and, where asked for, win rate against an opponent and implicit reward per token.
+    """Mean reward, length and, where asked for, win rate against an opponent, implicit reward per token, and fluency.
 
     `scored` and `opponent` are scores of responses to the same prompts by one judge; `implicit` are scores of the
-    responses of `scored` by the weak pair, or contrastive responses, which carry them. Several samples of a prompt are
-    averaged first: prompts are what is drawn.
+    responses of `scored` by the weak pair, or contrastive responses, which carry them; `fluency` are their scores by
+    the likelihood under an unaligned model: its measure is the log-probability per token, in nats. Several samples of a
+    prompt are averaged first: prompts are what is drawn.
     The summary holds, per measure, its mean, `_se` and the 95 % percentile interval `_low`, `_high`.
     """
 
@@ -30,6 +32,7 @@ class Evaluate(Evaluation):
     opponent: Stage | None = None
     implicit: Stage | None = None
     seed: int = 0
+    fluency: Stage | None = field(default=None, metadata=LATER)
 
     def work(self, resources: Resources) -> Work:
         return LITTLE
@@ -53,6 +56,9 @@ class Evaluate(Evaluation):
             implicit = _implicit_rows(ctx, self.implicit)
             measures["implicit_reward"] = _per_prompt(implicit, lambda row: row["reward"])
             measures["implicit_per_token"] = _per_prompt(implicit, lambda row: row["reward"] / row["num_tokens"])
+        if self.fluency is not None:
+            likely = _good_rows(ctx, self.fluency)
+            measures["fluency"] = _per_prompt(likely, lambda row: row["reward"] / row["num_tokens"])
         write_rows(ctx.out / EVALUATION, _table(rows, measures))
         ctx.summary(prompts=len(measures["reward"]), failed_rows=self._failed(ctx))
         for name, values in measures.items():

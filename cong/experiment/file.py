@@ -5,7 +5,7 @@
 
 The keyword arguments of `cells` are the experiment's axes; a dataclass among them stands for its fields.
 `--set alpha=0.3` sets one, `--grid alpha=0:1:0.1` calls `cells` for every value. `GRID = ("alpha=0:1:0.1",)` in the
-file is the grid that is run when none is given.
+file is the grid that is run when none is given, `SCALE = "mine.py"` the scale: a built-in one, or a file beside it.
 """
 
 import inspect
@@ -29,6 +29,7 @@ from cong.graph.userfiles import guarded, load_module
 from cong.scales import Scale
 
 Value = str | int | float
+DEFAULT_SCALE = "tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,12 @@ class Experiment:
     def grid(self) -> tuple[str, ...]:
         """Return the grid that the file itself asks for."""
         return tuple(getattr(self.module, "GRID", ()))
+
+    @property
+    def scale(self) -> str:
+        """Return the scale that the file itself asks for: a name, or the path of a file."""
+        own = str(getattr(self.module, "SCALE", DEFAULT_SCALE))
+        return str(self.path.parent / own) if own.endswith(".py") else own
 
     def remarks(self, cells: list[Cell], resources: Resources) -> list[str]:
         """Return what the file has to say about its plan, for files that have a function `remarks`."""

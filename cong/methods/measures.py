@@ -6,7 +6,7 @@ from cong.evaluation.contests import Contest
 from cong.generation import Sampling
 from cong.methods.transitions import GREEDY, Transition
 from cong.models import Model
-from cong.scoring import Score
+from cong.scoring import Likelihood, Score
 
 
 def alignment_distance(t: Transition) -> Evaluate:
@@ -25,12 +25,16 @@ def heldout_score(t: Transition, model: Model, *, sampling: Sampling, samples: i
     return Score(responses=responses, judge=t.reward)
 
 
-def evaluate(t: Transition, model: Model, *, sampled: bool = False) -> Evaluate:
-    """A model on the held-out prompts, against the strong model as it is; greedy, or the mean of four samples."""
+def evaluate(t: Transition, model: Model, *, sampled: bool = False, fluency: bool = False) -> Evaluate:
+    """A model on the held-out prompts, against the strong model as it is; greedy, or the mean of four samples.
+
+    Fluency is measured under the strong model as it is.
+    """
     sampling, samples = (t.scale.sampled, 4) if sampled else (GREEDY, 1)
     scored, opponent = (heldout_score(t, one, sampling=sampling, samples=samples) for one in (model, t.strong))
     implicit = Score(responses=scored.responses, judge=t.implicit)
-    return Evaluate(scored=scored, opponent=opponent, implicit=implicit)
+    likely = Score(responses=scored.responses, judge=Likelihood(model=t.strong)) if fluency else None
+    return Evaluate(scored=scored, opponent=opponent, implicit=implicit, fluency=likely)
 
 
 def downstream(t: Transition, model: Model) -> Downstream:
@@ -38,14 +42,16 @@ def downstream(t: Transition, model: Model) -> Downstream:
     return t.scale.tasks(t.seed).stage(model=model)
 
 
-def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = None) -> Evaluate:
+def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = None, fluency: bool = False) -> Evaluate:
     """The weak pair's contrastive responses themselves on the held-out prompts (figure 2).
 
-    With `tuning`, on so many training prompts instead: alpha is not tuned on what it is judged by.
+    With `tuning`, on so many training prompts instead: alpha is not tuned on what it is judged by. Fluency is measured
+    under the weak model before its alignment.
     """
     prompts = t.heldout if tuning is None else Subset(prompts=t.prompts, count=tuning)
     responses = t.contrast(prompts, alpha=alpha)
-    return Evaluate(scored=Score(responses=responses, judge=t.reward), implicit=responses)
+    likely = Score(responses=responses, judge=Likelihood(model=t.weak)) if fluency else None
+    return Evaluate(scored=Score(responses=responses, judge=t.reward), implicit=responses, fluency=likely)
 
 
 def compete(t: Transition, model: Model, contest: Contest) -> Compare:

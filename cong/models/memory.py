@@ -31,7 +31,7 @@ PREFILL_TOKENS = 16384
 """Most padded tokens of one prefill pass."""
 SCORE_COPIES = 8
 """Tensors of a row's vocabulary in float32 that are alive at once in a step."""
-SCORED_TOKENS = 16384
+SCORED_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Most padded response tokens of one pass that scores given responses: their logits are alive at once."""
 CLASSIFIED_TOKENS = {"cpu": 1024, "cuda": 8192}
 """Most padded tokens of one pass of a reward model over several conversations. On a CPU larger passes leave its caches:
@@ -91,13 +91,15 @@ def slots_in(models: Sequence[Architecture], *, tokens: int, new_tokens: int, it
     return max(1, min(MOST_SLOTS, int(free_bytes) // one))
 
 
-def scoring(models: Sequence[Architecture], *, tokens: int, longest: int, itemsize: int, shared: bool = False) -> Need:
+def scoring(
+    models: Sequence[Architecture], *, tokens: int, scored: int, longest: int, itemsize: int, shared: bool = False
+) -> Need:
     """Return what a process needs that scores given responses with models whose weights it holds whole.
 
-    A pass has `tokens` prompt and response tokens at most; where the output embeddings are used, the logits of
-    `SCORED_TOKENS` of them are alive, and of one row of `longest` tokens their copies in float32.
+    A pass has `tokens` prompt and response tokens at most; the logits of `scored` of them are alive, and of one row of
+    `longest` tokens their copies in float32.
     """
-    logits = min(tokens, SCORED_TOKENS) * itemsize + 2 * 4 * longest
+    logits = min(tokens, scored) * itemsize + 2 * 4 * longest
     working = max(tokens * _forward_bytes(model, itemsize) + logits * model.vocabulary for model in models)
     weights = itemsize * sum(model.parameters for model in (models[:1] if shared else models))
     return Need(weights=weights, working=working)

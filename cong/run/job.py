@@ -55,7 +55,7 @@ class Job:
 def prepare(
     path: Path,
     *,
-    scale: str,
+    scale: str | None,
     assignments: list[str],
     resources: Resources,
     store: StageStore,
@@ -68,7 +68,8 @@ def prepare(
     `assignments` and `grid` hold `AXIS=VALUE` and `AXIS=VALUES`; an axis given here replaces the file's own grid of it,
     which counts unless `own_grid` is false: then the grid is that of a search, without points that are refused.
     """
-    experiment, chosen = load(path), scale_named(scale)
+    experiment = load(path)
+    chosen = scale_named(scale or experiment.scale)
     settings = experiment.settings(assignments)
     values = chosen_grid(experiment, settings, grid, own=experiment.grid if own_grid else ())
     cells = (grid_cells if own_grid else accepted_cells)(experiment, chosen, settings, values)

@@ -14,10 +14,13 @@ def logprob_need(models: tuple[Model, ...], *, new_tokens: int, resources: Resou
         return None
     longest = memory.context_tokens(known, new_tokens=new_tokens)
     # A pass takes rows as long as their padded responses stay within `SCORED_TOKENS`; each has its prompt beside it.
-    rows = max(1, min(BATCH, memory.SCORED_TOKENS // new_tokens))
+    scored = max(new_tokens, memory.SCORED_TOKENS[resources.hardware.device])
+    rows = min(BATCH, scored // new_tokens)
     shared = len(models) > 1 and shares_base(*models)
     itemsize = resources.hardware.itemsize
-    return memory.scoring(known, tokens=rows * longest, longest=longest, itemsize=itemsize, shared=shared)
+    return memory.scoring(
+        known, tokens=rows * longest, scored=scored, longest=longest, itemsize=itemsize, shared=shared
+    )
 
 
 def classifying_need(model: Model, *, new_tokens: int, resources: Resources) -> Need | None:

@@ -108,6 +108,14 @@ class Finetune(Stage):
         check_model(self.model)
         check_ending_at_hand(self.model)
 
+    def execution(self, resources: Resources) -> Resources:
+        """Return what a profile sets for models of this size; a step smaller than its micro-batches is one of them."""
+        execution = super().execution(resources)
+        part, rest = divmod(self.global_batch_size, execution.training.workers)
+        if rest or part >= execution.training.micro_batch:
+            return execution
+        return execution.changed(micro_batch=part)
+
     def demand(self, resources: Resources) -> Demand:
         execution = self.execution(resources)
         accumulation_steps(global_batch_size=self.global_batch_size, resources=execution)
