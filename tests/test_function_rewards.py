@@ -1,7 +1,10 @@
 """A Python function as a reward: what it is known by, what it gives, and what is no reward."""
 
 import dataclasses
+import fnmatch
 import importlib
+import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from cong.data.prompts import LocalFile, PromptFile
 from cong.errors import UserError
 from cong.graph.fingerprint import canonical
 from cong.graph.resources import load_profile
-from cong.graph.userfiles import PREFIX
+from cong.graph.userfiles import PREFIX, share_definitions
 from cong.run.workload import estimate
 from cong.scoring import Score, reward_from
 
@@ -173,6 +176,39 @@ def test_a_function_travels_to_where_its_file_is_not(folder):
     arrived = cloudpickle.loads(data)
     assert canonical(arrived) == before
     assert arrived.of({"prompt": "", "response": "kind and wise"}) == 3.0
+
+
+CACHED = """
+import functools
+
+@functools.lru_cache(maxsize=3)
+def weights():
+    return {"kind": 2.0}
+
+@functools.cache
+def weighed(prompt, response):
+    return sum(weights().get(word, 0.0) for word in response.split())
+"""
+
+
+def test_a_function_with_a_cache_travels_and_travels_on(tmp_path):
+    (tmp_path / "cached.py").write_text(CACHED)
+    reward = reward_from(f"{tmp_path / 'cached.py'}:weighed")
+    share_definitions()
+    data = cloudpickle.dumps(reward)  # pyright: ignore[reportPrivateImportUsage]
+    (tmp_path / "cached.py").unlink()
+    onward = (
+        "import sys, pickle; from ray import cloudpickle; reward = pickle.load(sys.stdin.buffer); "
+        "sys.stdout.buffer.write(cloudpickle.dumps(reward))"
+    )
+    code = "import sys, pickle; print(pickle.load(sys.stdin.buffer).of({'prompt': '', 'response': 'so kind'}))"
+    for program in (onward, code):
+        data = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True).stdout
+    assert data.decode().strip() == "2.0"
+
+
+def test_a_cached_function_of_an_installed_module_stays_a_name():
+    assert pickle.loads(pickle.dumps(fnmatch._compile_pattern)) is fnmatch._compile_pattern
 
 
 def test_a_function_is_planned_on_cpus_like_the_actors_that_decode(folder):

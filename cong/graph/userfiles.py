@@ -1,5 +1,7 @@
 """Python files of users: experiments, scales, rewards. Imported by path; what they do wrong is one line."""
 
+import copyreg
+import functools
 import importlib.util
 import sys
 import traceback
@@ -12,6 +14,7 @@ from cong.errors import UserError
 
 PREFIX = "cong_experiment_"
 """What the names of the modules of loaded files begin with."""
+_Cached = type(functools.cache(lambda: None))
 
 
 def load_module(path: Path, *, kind: str) -> ModuleType:
@@ -25,6 +28,30 @@ def load_module(path: Path, *, kind: str) -> ModuleType:
     sys.modules[module.__name__] = module
     guarded(path, lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
     return module
+
+
+def share_definitions() -> None:
+    """Let Ray's workers, on whatever machine, have what the loaded files define: it travels with what uses it."""
+    from ray import cloudpickle
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith(PREFIX):
+            cloudpickle.register_pickle_by_value(module)
+
+
+def _cached_by_value(function: Any) -> Any:
+    if not function.__module__.startswith(PREFIX):
+        return function.__qualname__
+    return _cached_again, (function.__wrapped__, function.cache_parameters())
+
+
+def _cached_again(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+# A cached function pickles itself as a name, past all that cloudpickle does for functions; this module is imported
+# wherever one arrives, so that it can travel on from there.
+copyreg.pickle(_Cached, _cached_by_value)
 
 
 def guarded(path: Path, call: Callable[[], Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cong.experiment import Cell, Results
 from cong.graph.demand import Capacity
 from cong.graph.runner import Observer, check_capacity, executor
-from cong.graph.userfiles import PREFIX
+from cong.graph.userfiles import share_definitions
 from cong.run.checks import check
 from cong.run.job import Job
 
@@ -99,7 +99,7 @@ def _connected(task: Task) -> Iterator[Capacity | None]:
     if task.total == 0:
         yield None
         return
-    _share_definitions()
+    share_definitions()
     with executor(job.resources) as (_, capacity):
         if note := check_capacity(job.plan, job.resources, capacity):
             print(note, flush=True)
@@ -116,12 +116,3 @@ def _tracked(task: Task) -> "Iterator[Tracker]":
     except BaseException:
         tracker.close(None)
         raise
-
-
-def _share_definitions() -> None:
-    """Let Ray's workers have the stages that the loaded experiment files themselves define."""
-    from ray import cloudpickle
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith(PREFIX):
-            cloudpickle.register_pickle_by_value(module)
