@@ -3,7 +3,6 @@
 page = carry_out(task)    # a `Task` says what is computed and what is reported
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
