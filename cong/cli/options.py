@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from cong.run.job import Job
 
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, such as experiments/quickstart.py.")]
-ScaleName = Annotated[str, typer.Option("--scale", help="tiny (synthetic world, CPU), paper, or a .py file.")]
+ScaleName = Annotated[
+    str, typer.Option("--scale", help="tiny (synthetic world, CPU), small (one GPU), paper, or a .py file.")
+]
 Profile = Annotated[str, typer.Option("--profile", help="Name in cong/profiles, or a .toml file.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="AXIS=VALUE; repeatable.", metavar="AXIS=VALUE")]
 Grid = Annotated[
