@@ -1,6 +1,6 @@
 """Figure 2: implicit and explicit reward, length, and win rates of contrastive decoding against alpha
 
-The weak pair's own contrastive responses to the held-out prompts, for both families.
+The weak pair's own contrastive responses to the held-out prompts, for all families.
 
     cong run experiments/alpha_rewards.py --set seeds=0,1,2
 """
@@ -22,10 +22,10 @@ MEASURES = (
 
 
 def cells(
-    scale, *, alpha: float = 0.4, seeds: tuple[int, ...] = (0,), families: tuple[str, ...] = ("qwen", "llama")
+    scale, *, alpha: float = 0.4, seeds: tuple[int, ...] = (0,), families: tuple[str, ...] | None = None
 ) -> list[Cell]:
     found = []
-    for family in families:
+    for family in families or scale.sizes:
         weak, strong = scale.sizes[family]
         for seed in seeds:
             t = methods.transition(family, weak=weak, strong=strong, scale=scale, seed=seed)

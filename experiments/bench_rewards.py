@@ -16,6 +16,7 @@ from bench_tools import measure, spread
 
 from cong.graph.resources import Resources
 from cong.scoring.classifiers import BATCH, Classifier
+from cong.scoring.reading import Encoded
 
 
 def save_model(directory: Path, *, width: int, layers: int) -> Path:
@@ -37,10 +38,10 @@ def save_model(directory: Path, *, width: int, layers: int) -> Path:
     return directory
 
 
-def conversations(count: int, *, shortest: int, longest: int, vocabulary: int) -> list[tuple[int, ...]]:
+def conversations(count: int, *, shortest: int, longest: int, vocabulary: int) -> list[Encoded]:
     drawn = random.Random(0)
     lengths = (drawn.randint(shortest, longest) for _ in range(count))
-    return [tuple(drawn.randrange(10, vocabulary) for _ in range(length)) for length in lengths]
+    return [Encoded(tuple(drawn.randrange(10, vocabulary) for _ in range(length))) for length in lengths]
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def compare(model: Classifier, arguments: argparse.Namespace) -> None:
     rows = conversations(
         arguments.rows, shortest=arguments.shortest, longest=arguments.longest, vocabulary=model.vocabulary
     )
-    count, rates, rewards = sum(map(len, rows)), {1: [], BATCH: []}, {}
+    count, rates, rewards = sum(len(row.tokens) for row in rows), {1: [], BATCH: []}, {}
     unit = "tokens per CPU second" if arguments.device == "cpu" else "tokens/s"
 
     def job() -> int:

@@ -1,11 +1,13 @@
 """Table 6: the methods with the largest strong model
 
-The strong model is Qwen2.5-14B, or what stands for it. The paper does not name the weak model; here it is table 1's.
+The strong model is Qwen2.5-14B, or the largest of the scale's longest family. The paper does not name the weak model;
+here it is table 1's.
 
     cong run experiments/larger_strong.py --set seeds=0,1,2
     cong plan experiments/larger_strong.py --scale paper --profile l40x4
 """
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +21,14 @@ from cong.report.statistics import values_of
 PAPER = Path(__file__).with_name("paper.toml")
 
 
-def cells(scale, *, setups: Setups = Setups(families=("qwen",), strong="14B")) -> list[Cell]:
-    judged = (
-        tables.judged_cells(setup.transition, rows=setup.rows(strong=setups.strong)) for setup in setups.of(scale)
-    )
-    return [cell for cells in judged for cell in cells]
+def cells(scale, *, setups: Setups = Setups()) -> list[Cell]:
+    found = []
+    for family in setups.families or (scale.longest,):
+        # Of two families such as llama-qwen the second is the strong model's.
+        strong = setups.strong or scale.sizes_of(family.split("-")[-1])[-1]
+        for setup in dataclasses.replace(setups, families=(family,), strong=strong).of(scale):
+            found += tables.judged_cells(setup.transition, rows=setup.rows(strong=strong))
+    return found
 
 
 def report(results: Results) -> Iterator[Block]:

@@ -10,6 +10,7 @@ scale the exact reward decides against the responses of Base, at paper scale Alp
     cong run experiments/methods.py --set families=qwen --set simpo_beta=2,4,6,8 --set simpo_gamma=0.3,0.5,1,1.2,1.4,1.6
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,10 @@ from cong import methods
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.paper.published import load_published
-from cong.paper.setups import Row, Setups
+from cong.paper.setups import Row, Setups, across
 from cong.report import Block, Table
 from cong.report.statistics import estimate, select, values_of
 
-FAMILIES = ("qwen", "llama", "llama-qwen", "qwen-llama")
 SETTINGS = {
     "weak to strong": tables.WEAK_TO_STRONG,
     "one model": ("Base", "DPO", "ORPO", "SimPO", "ConG-S (self)", "ConG (self)"),
@@ -33,14 +33,15 @@ PAPER = Path(__file__).with_name("paper.toml")
 def cells(
     scale,
     *,
-    setups: Setups = Setups(families=FAMILIES),
+    setups: Setups = Setups(),
     orpo_weight: tuple[float, ...] | None = None,
     simpo_beta: tuple[float, ...] | None = None,
     simpo_gamma: tuple[float, ...] | None = None,
 ) -> list[Cell]:
     searched = {"weight": orpo_weight or (None,), "beta": simpo_beta or (None,), "gamma": simpo_gamma or (None,)}
+    families = setups.families or (*scale.sizes, *across(scale))
     found = []
-    for setup in setups.of(scale):
+    for setup in dataclasses.replace(setups, families=families).of(scale):
         t = setup.transition
         found += tables.judged_cells(t, rows=setup.rows(setting="weak to strong"))
         if t.same_tokenizer:

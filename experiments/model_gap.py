@@ -33,18 +33,22 @@ def cells(
     scale,
     *,
     seeds: tuple[int, ...] = (0,),
-    family: str = "qwen",
-    weaks: tuple[str, ...] = ("1.5B", "3B", "7B"),
-    to_strong: str = "7B",
-    strongs: tuple[str, ...] = ("3B", "7B", "14B"),
-    from_weak: str = "1.5B",
-    path: tuple[str, ...] = ("1.5B", "3B", "7B", "14B"),
+    family: str | None = None,
+    weaks: tuple[str, ...] | None = None,
+    to_strong: str | None = None,
+    strongs: tuple[str, ...] | None = None,
+    from_weak: str | None = None,
+    path: tuple[str, ...] | None = None,
     alpha: float | None = None,
     onward_alpha: float = 1.0,
     sizes: bool = True,
     beta: float = 0.5,
 ) -> list[Cell]:
-    alpha = scale.alpha[family] if alpha is None else alpha
+    family = family or scale.longest
+    ladder, alpha = scale.sizes_of(family), scale.alpha[family] if alpha is None else alpha
+    weaks, strongs = ladder[:-1] if weaks is None else weaks, ladder[1:] if strongs is None else strongs
+    to_strong, from_weak = to_strong or scale.sizes[family][1], from_weak or ladder[0]
+    path = ladder if path is None else path
     found = []
     for seed in seeds:
 

@@ -3,11 +3,13 @@
 Base, Weak SFT (pre), Weak SFT (post), ConG-S and ConG, and the weak pair's rewards against alpha.
 
 At tiny scale the world is synthetic, its reward is known exactly, and everything runs on a CPU in minutes.
-At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by ArmoRM.
+At paper scale the same graph is Qwen2.5-3B to 7B on UltraFeedback, judged by ArmoRM; at small scale 0.5B to 1.5B on an
+eighth of it, judged by a smaller reward model, on one GPU.
 
     cong run experiments/quickstart.py                               one seed
     cong run experiments/quickstart.py --set seeds=0,1,2             three seeds, with intervals over them
     cong run experiments/quickstart.py --set sft_learning_rate=2e-4 --set sft_epochs=1    a gentler Stage I
+    cong plan experiments/quickstart.py --scale small --profile gpu24x1
     cong plan experiments/quickstart.py --scale paper --profile l40x4
 """
 
@@ -31,8 +33,8 @@ def cells(
     beta: float = 0.5,
     seeds: tuple[int, ...] = (0,),
     alphas: tuple[float, ...] = ALPHAS,
-    weak: str = "3B",
-    strong: str = "7B",
+    weak: str | None = None,
+    strong: str | None = None,
     sft_learning_rate: float | None = None,
     sft_epochs: int | None = None,
 ) -> list[Cell]:
@@ -41,6 +43,7 @@ def cells(
     scale = dataclasses.replace(scale, sft=dataclasses.replace(scale.sft, **chosen))
     found = []
     alpha = scale.alpha["qwen"] if alpha is None else alpha
+    weak, strong = weak or scale.sizes["qwen"][0], strong or scale.sizes["qwen"][1]
     for seed in seeds:
         t = methods.transition("qwen", weak=weak, strong=strong, scale=scale, seed=seed)
         common = {"seed": seed, "weak": weak, "strong": strong}

@@ -50,16 +50,15 @@ def _settings(scale) -> dict[str, dict]:
         "raters": {},
         "downstream": {} if scale.gpu else {"families": ("qwen",)},
         "training_cost": {},
-        "domains": {"families": FAMILIES} if scale.gpu else {},
+        "domains": {"families": tuple(scale.sizes)} if scale.gpu else {},
         "reward_correlation": {},
         "radar": {},
         "alpha_rewards": {},
         "alpha_sweep": {"methods": ("Base", *OURS)},
         "model_gap": {"path": (), "sizes": False},
     }
-    if scale.gpu:
-        settings["alpha_sweep-llama"] = {"methods": ("Base", *OURS), "family": "llama"}
-    return settings
+    others = [family for family in scale.sizes if family != "qwen"] if scale.gpu else []
+    return settings | {f"alpha_sweep-{name}": {**settings["alpha_sweep"], "family": name} for name in others}
 
 
 def cells(scale, *, seeds: tuple[int, ...] = (0, 1, 2), only: tuple[str, ...] = ()) -> list[Cell]:
@@ -240,8 +239,7 @@ def _unharmed(found: Results, published: dict[tuple[str, str], Published]) -> Ob
         names = [task.name for task in getattr(base[0].cell.stage, "tasks", ())]
         for method in values_of(found, "method")[1:]:
             change = mean_difference(select(found, family=family, method=method), base, names).times(100)
-            cells = published["downstream", family].rows[method]
-            printed = f"{sum(changes := [change_of(cell) for cell in cells]) / len(changes):+.2f} points"
+            printed = _printed_change(published, family, method)
             bounds = {"above": -MOST_CHANGE} if method in OURS else {"below": -MOST_CHANGE}
             said = "degrades by less than a point" if method in OURS else "degrades by more than a point"
             text = f"{family}, {method}, points: {said}"
@@ -254,6 +252,13 @@ def _unharmed(found: Results, published: dict[tuple[str, str], Published]) -> Ob
     )
 
 
+def _printed_change(published: dict[tuple[str, str], Published], family: str, method: str) -> str:
+    """Return the paper's average change of the tasks, nothing for a family that it does not have."""
+    table = published.get(("downstream", family))
+    changes = [change_of(cell) for cell in table.rows[method]] if table else []
+    return f"{sum(changes) / len(changes):+.2f} points" if changes else ""
+
+
 def _above(found: Results, method: str, other: str, published: dict, setting: str, *, decisive: bool = True) -> Claim:
     printed = _printed(published, setting, method, other)
     gap = _mean_gap(found, method, other)
@@ -261,15 +266,10 @@ def _above(found: Results, method: str, other: str, published: dict, setting: st
 
 
 def _mean_gap(found: Results, method: str, other: str) -> Estimate | None:
-    """Return the difference of two methods, averaged over the families before anything else."""
-    share = 1 / len(FAMILIES)
-    return _contrast(
-        [
-            (sign * share, select(found, method=name, family=family))
-            for family in FAMILIES
-            for name, sign in ((method, 1.0), (other, -1.0))
-        ]
-    )
+    """Return the difference of two methods, averaged over the families alone before anything else."""
+    families = [family for family in values_of(found, "family") if "-" not in str(family)]
+    signs = ((method, 1 / len(families)), (other, -1 / len(families))) if families else ()
+    return _contrast([(s, select(found, method=name, family=one)) for one in families for name, s in signs])
 
 
 def _printed(published: dict[tuple[str, str], Published], setting: str, method: str, other: str) -> str:

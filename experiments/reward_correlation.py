@@ -22,13 +22,13 @@ COLOURS = {"contrastive decoding": "#c2571a", "plain sampling": "#1f5fbf"}
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
+    families: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] = (0,),
     alpha: float | None = None,
     weak: str | None = None,
 ) -> list[Cell]:
     found = []
-    for family in families:
+    for family in families or scale.sizes:
         for seed in seeds:
             t = between(family, weak=weak, strong=None, scale=scale, seed=seed)
             contrast = scale.alpha[family] if alpha is None else alpha

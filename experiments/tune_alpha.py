@@ -24,8 +24,8 @@ PLAIN = 1.0
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("qwen", "llama"),
-    sizes: tuple[str, ...] = ("3B",),
+    families: tuple[str, ...] | None = None,
+    sizes: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] = (0,),
     alphas: tuple[float, ...] = ALPHAS,
     prompts: int = 256,
@@ -33,7 +33,8 @@ def cells(
 ) -> list[Cell]:
     rates = alignment_learning_rate or (scale.alignment.learning_rate,)
     found = []
-    for seed, family, size, rate in itertools.product(seeds, families, sizes, rates):
+    pairs = [(family, size) for family in families or scale.sizes for size in sizes or scale.sizes[family][:1]]
+    for seed, (family, size), rate in itertools.product(seeds, pairs, rates):
         chosen = dataclasses.replace(scale, alignment=dataclasses.replace(scale.alignment, learning_rate=rate))
         t = methods.transition(family, weak=size, strong=size, scale=chosen, seed=seed)
         common = {"pair": f"{family} {size}, lr {rate:g}", "seed": seed}

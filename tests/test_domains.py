@@ -183,7 +183,7 @@ def test_every_domain_has_its_own_world_prompts_and_judge():
     assert judges == ["exact", "answer", "tests"]
     models = {tiny.in_domain(domain).model("qwen", "3B", 0).fingerprint for domain in ("chat", "math", "code")}  # pyright: ignore
     assert len(models) == 3
-    for name in ("tiny", "paper"):
+    for name in ("tiny", "small", "paper"):
         with pytest.raises(UserError, match="unknown domain 'poems': known are chat, "):
             scale(name).in_domain("poems")
 

@@ -306,7 +306,7 @@ def test_the_speed_of_a_resumed_stage_counts_from_where_it_began(tmp_path):
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(UserError, match="known are h100x32, h100x8, h200x8, l40x4, laptop"):
+    with pytest.raises(UserError, match="known are gpu24x1, gpu80x1, h100x32, h100x8, h200x8, l40x4, laptop"):
         load_profile("nonsense")
 
 

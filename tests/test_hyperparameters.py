@@ -32,10 +32,10 @@ def test_every_setting_is_a_field_of_its_stage_with_the_same_type_and_default(se
             assert field.default == fields[field.name].default
 
 
-@pytest.mark.parametrize("name", ["tiny", "paper"])
+@pytest.mark.parametrize("name", ["tiny", "small", "paper"])
 def test_no_stage_is_made_of_other_settings_than_the_scale_holds(name):
     made = scale(name)
-    prompts, model = made.prompts(0), made.model("qwen", "3B", 0)
+    prompts, model = made.prompts(0), made.model("qwen", made.sizes["qwen"][0], 0)
     for field in ("alignment", "weak_sft", "sft", "orpo", "simpo", "aux_conf"):
         settings = getattr(made, field)
         stage = settings.stage(model=model, data=prompts, seed=3)

@@ -17,6 +17,7 @@ from cong.decoding.sizing import architecture
 from cong.models import memory
 from cong.models.architecture import PUBLISHED, Architecture
 from cong.scales import CHECKPOINTS
+from cong.scales.small import SMALL_CHECKPOINTS
 from cong.synthetic.models import SIZES
 from cong.synthetic.models import architecture as tiny_architecture
 from cong.training.auxconf import confidence_loss
@@ -67,7 +68,7 @@ def build(model: Architecture, **settings):
 # Against real tensors.
 
 
-@pytest.mark.parametrize("name", [repo for repo, _ in CHECKPOINTS.values()])
+@pytest.mark.parametrize("name", sorted({repo for repo, _ in (*CHECKPOINTS.values(), *SMALL_CHECKPOINTS.values())}))
 def test_a_published_checkpoint_has_the_parameters_of_its_class(name):
     with torch.device("meta"):
         model = build(PUBLISHED[name])

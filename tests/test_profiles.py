@@ -22,11 +22,16 @@ from cong.models import HubModel, LocalModel, architecture_of
 from cong.models.architecture import PUBLISHED, from_config, read_architecture
 from cong.models.memory import check_fits
 from cong.scales import ARMORM, CHECKPOINTS, scale
+from cong.scales.small import DEBERTA, SMALL_CHECKPOINTS
 from cong.synthetic.models import architecture as tiny_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
+SMALL_PROFILES = ("gpu24x1", "gpu80x1")
+"""Of one GPU: they hold the small scale's models, and not all of the paper's."""
 GPU_PROFILES = [
-    path.stem for path in sorted(PROFILES.glob("*.toml")) if load_profile(path.stem).hardware.device == "cuda"
+    path.stem
+    for path in sorted(PROFILES.glob("*.toml"))
+    if load_profile(path.stem).hardware.device == "cuda" and path.stem not in SMALL_PROFILES
 ]
 
 
@@ -52,8 +57,9 @@ def test_the_numbers_of_an_unknown_model_are_not_guessed(tmp_path):
     assert read_architecture(tmp_path / "config.json") is None
 
 
-def test_every_model_of_the_paper_has_its_numbers():
-    assert {repo for repo, _ in CHECKPOINTS.values()} | {ARMORM.repo} == set(PUBLISHED)
+def test_every_model_of_the_paper_and_of_the_small_scale_has_its_numbers():
+    checkpoints = {repo for repo, _ in (*CHECKPOINTS.values(), *SMALL_CHECKPOINTS.values())}
+    assert checkpoints | {ARMORM.repo, DEBERTA.repo} == set(PUBLISHED)
 
 
 def paper_stages() -> list[Stage]:

@@ -51,9 +51,9 @@ def reproduced(store: Store, *only: str, reward) -> tuple[Results, dict[int, Obs
     return results, {one.number: one for one in experiment.module.observations(results)}
 
 
-@pytest.mark.parametrize("name", ["tiny", "paper"])
+@pytest.mark.parametrize("name", ["tiny", "small", "paper"])
 @pytest.mark.parametrize("file", FILES)
-def test_every_table_and_figure_can_be_planned_at_both_scales(file: str, name: str) -> None:
+def test_every_table_and_figure_can_be_planned_at_every_scale(file: str, name: str) -> None:
     cells = Part(path=EXPERIMENTS / f"{file}.py", settings={"seeds": (0, 1)}).cells(scale(name))
     stages = topological([cell.stage for cell in cells])
     assert len({cell.name for cell in cells}) == len(cells)
@@ -61,7 +61,7 @@ def test_every_table_and_figure_can_be_planned_at_both_scales(file: str, name: s
     assert len(stages) > 20
 
 
-@pytest.mark.parametrize("name", ["tiny", "paper"])
+@pytest.mark.parametrize("name", ["tiny", "small", "paper"])
 def test_no_stage_of_the_reproduction_is_there_twice(name: str) -> None:
     cells = load(REPRODUCE).cells(scale(name), {})
     stages = topological([cell.stage for cell in cells])

@@ -125,8 +125,21 @@ def read_architecture(config: Path) -> Architecture | None:
 
 
 _QWEN: dict[str, Any] = {"head_width": 128, "biased": True, "positions": 32768}
+_QWEN_HALF: dict[str, Any] = _QWEN | {"head_width": 64}
+_SMOL: dict[str, Any] = {"head_width": 64, "vocabulary": 49152, "tied": True, "positions": 8192}
+_DEBERTA: dict[str, Any] = {"head_width": 64, "tied": True, "positions": 512}
 _LLAMA: dict[str, Any] = {"head_width": 128, "kv_heads": 8}
 PUBLISHED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Architecture(layers=30, width=576, heads=9, kv_heads=3, inner=1536, **_SMOL),
+    "HuggingFaceTB/SmolLM2-360M-Instruct": Architecture(
+        layers=32, width=960, heads=15, kv_heads=5, inner=2560, **_SMOL
+    ),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": Architecture(
+        layers=24, width=2048, heads=32, kv_heads=32, inner=8192, **_SMOL
+    ),
+    "Qwen/Qwen2.5-0.5B-Instruct": Architecture(
+        layers=24, width=896, heads=14, kv_heads=2, inner=4864, vocabulary=151936, tied=True, **_QWEN_HALF
+    ),
     "Qwen/Qwen2.5-1.5B-Instruct": Architecture(
         layers=28, width=1536, heads=12, kv_heads=2, inner=8960, vocabulary=151936, tied=True, **_QWEN
     ),
@@ -148,5 +161,9 @@ PUBLISHED = {
     "RLHFlow/ArmoRM-Llama3-8B-v0.1": Architecture(
         layers=32, width=4096, heads=32, inner=14336, vocabulary=128257, tied=False, positions=8192, **_LLAMA
     ),
+    # An encoder whose feed-forward block has no gate: its 0.43 billion parameters are overestimated.
+    "OpenAssistant/reward-model-deberta-v3-large-v2": Architecture(
+        layers=24, width=1024, heads=16, kv_heads=16, inner=4096, vocabulary=128100, **_DEBERTA
+    ),
 }
-"""The `config.json` of the paper's checkpoints."""
+"""The `config.json` of the checkpoints of the scales `small` and `paper`."""

@@ -40,7 +40,8 @@ class Setup:
 class Setups:
     """The families and seeds of a table, and how ConG is set in it: axes that several experiments share."""
 
-    families: tuple[str, ...] = ("qwen", "llama")
+    families: tuple[str, ...] | None = None
+    """None takes those of the scale."""
     seeds: tuple[int, ...] = (0,)
     alpha: float | None = None
     """None takes the scale's of the weak family."""
@@ -51,12 +52,17 @@ class Setups:
 
     def of(self, scale: Scale) -> Iterator[Setup]:
         """Yield every family with every seed."""
-        for family in self.families:
+        for family in self.families or scale.sizes:
             for seed in self.seeds:
                 t = between(family, weak=self.weak, strong=self.strong, scale=scale, seed=seed)
                 alpha = scale.alpha[family.partition("-")[0]] if self.alpha is None else self.alpha
                 axes = {"family": family, "seed": seed, "alpha": alpha, "beta": self.beta}
                 yield Setup(transition=t, alpha=alpha, beta=self.beta, axes=axes)
+
+
+def across(scale: Scale) -> tuple[str, ...]:
+    """Return all pairs of two families of a scale, such as `llama-qwen`: a weak Llama and a strong Qwen."""
+    return tuple(f"{weak}-{strong}" for strong in scale.sizes for weak in scale.sizes if weak != strong)
 
 
 def weak_to_strong(t: methods.Transition, *, alpha: float, beta: float) -> dict[str, Model]:

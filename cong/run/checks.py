@@ -38,7 +38,7 @@ def check_devices(job: Job) -> None:
     if wanting is not None:
         raise UserError(
             f"{wanting.title} needs a GPU at scale {job.scale.name}, and profile {job.resources.name} has "
-            "device = 'cpu': choose a profile with GPUs, such as --profile l40x4"
+            "device = 'cpu': choose a profile with GPUs, such as --profile l40x4, or gpu24x1 for a single one"
         )
 
 

@@ -1,4 +1,5 @@
-"""Scales: `scale("tiny")` is the synthetic world on a CPU, `scale("paper")` the settings of the paper.
+"""Scales: `scale("tiny")` is the synthetic world on a CPU, `scale("small")` published models on one GPU,
+`scale("paper")` the settings of the paper.
 
 `scale("mine.py")` calls the function `scale` of a file, which starts from one of these and replaces what it wants.
 """
@@ -10,11 +11,12 @@ from cong.errors import UserError
 from cong.graph.userfiles import guarded, load_module
 from cong.scales.paper import ARMORM, CHECKPOINTS, paper_scale
 from cong.scales.settings import Scale
+from cong.scales.small import small_scale
 from cong.scales.tiny import tiny_scale
 
 __all__ = ["ARMORM", "CHECKPOINTS", "Scale", "scale"]
 
-_MAKERS = {"tiny": tiny_scale, "paper": paper_scale}
+_MAKERS = {"tiny": tiny_scale, "small": small_scale, "paper": paper_scale}
 
 
 def scale(name: str) -> Scale:

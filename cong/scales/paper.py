@@ -1,13 +1,12 @@
 """The scale of the paper (section 5.1, appendix C.2); what it leaves open is as its authors published it."""
 
-from cong.data.benchmarks import GSM8K, HUMANEVAL, MATH, MBPP, BenchmarkPrompts
 from cong.data.prompts import HubPrompts
-from cong.errors import UserError
 from cong.evaluation import PAPER_TASKS
 from cong.evaluation.contests import published_contests
 from cong.generation import Sampling
 from cong.graph.stage import Stage
 from cong.models import HubModel
+from cong.scales.hub import BENCHMARKS, ULTRAFEEDBACK, benchmark_data, checkpoint
 from cong.scales.hyperparameters import (
     AlignmentSettings,
     AuxConfSettings,
@@ -21,7 +20,7 @@ from cong.scales.hyperparameters import (
     WSPOSettings,
 )
 from cong.scales.settings import Scale
-from cong.scoring import AnswerMatch, Reward, RewardModel, UnitTests
+from cong.scoring import Reward, RewardModel
 
 CHECKPOINTS = {
     ("qwen", "1.5B"): ("Qwen/Qwen2.5-1.5B-Instruct", "989aa7980e4cf806f80c7fef2b1adb7bc71aa306"),
@@ -38,7 +37,6 @@ ARMORM = HubModel(
 )
 SECOND_JUDGE = "gpt-5-chat-latest"
 """The paper says GPT-5. AlpacaEval 2's verdict takes log-probabilities, so it must be a model that gives them."""
-ULTRAFEEDBACK = ("HuggingFaceH4/ultrafeedback_binarized", "3949bf5f8c17c394422ccfab0c31ea9c20bdeb85")
 
 
 def paper_scale(domain: str = "chat") -> Scale:
@@ -47,16 +45,17 @@ def paper_scale(domain: str = "chat") -> Scale:
     return Scale(
         name="paper",
         gpu=True,
-        model=lambda family, size, seed: _checkpoint(family, size),
+        model=lambda family, size, seed: checkpoint(CHECKPOINTS, family, size, owner="the paper"),
         prompts=lambda seed: prompts,
         heldout=lambda seed: heldout,
         reward=lambda seed: reward,
         contests=lambda seed: published_contests(),
         second_contests=lambda seed: published_contests(SECOND_JUDGE),
-        domains=("math", "gsm8k", "code", "mbpp"),
+        domains=BENCHMARKS,
         in_domain=paper_scale,
         alpha={"qwen": 0.5, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "8B")},
+        ladder={"qwen": ("1.5B", "3B", "7B", "14B"), "llama": ("3B", "8B")},
         max_new_tokens=2048,
         candidates=CandidateSettings(samples=5, sampling=diverse),
         # Batches of 64 sequences of up to 2,048 tokens and a cosine after 10 % of warm-up are the settings' defaults.
@@ -78,34 +77,12 @@ def paper_scale(domain: str = "chat") -> Scale:
 
 def _paper_data(domain: str) -> tuple[Stage, Stage, Reward]:
     """Return training prompts, held-out prompts and reward."""
-    repo, revision = ULTRAFEEDBACK
     if domain == "chat":
+        repo, revision = ULTRAFEEDBACK
         prompts = HubPrompts(repo=repo, revision=revision, split="train_prefs")
         return (
             prompts,
             HubPrompts(repo=repo, revision=revision, split="test_prefs", count=500),
             RewardModel(model=ARMORM),
         )
-    # The paper trains on the benchmarks' own training prompts; CodeDPO, its pairs for code, has no pinned source here.
-    known = {
-        "gsm8k": (GSM8K, GSM8K, AnswerMatch()),
-        "math": (MATH, MATH, AnswerMatch()),
-        "mbpp": (MBPP, MBPP, UnitTests()),
-        "code": (MBPP, HUMANEVAL, UnitTests()),
-    }
-    if domain not in known:
-        raise UserError(f"unknown domain {domain!r}: known are chat, {', '.join(known)}")
-    learned, tested, reward = known[domain]
-    prompts, heldout = (
-        BenchmarkPrompts(benchmark=learned, split="train"),
-        BenchmarkPrompts(benchmark=tested, split="test"),
-    )
-    return prompts, heldout, reward
-
-
-def _checkpoint(family: str, size: str) -> HubModel:
-    if (family, size) not in CHECKPOINTS:
-        known = ", ".join(f"{family}-{size}" for family, size in CHECKPOINTS)
-        raise UserError(f"the paper has no model {family}-{size}: it has {known}")
-    repo, revision = CHECKPOINTS[family, size]
-    return HubModel(repo=repo, revision=revision)
+    return benchmark_data(domain)

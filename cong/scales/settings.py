@@ -69,7 +69,18 @@ class Scale:
     """Of Stage II."""
     tasks: Callable[[int], TaskSettings]
     """Seed to the downstream tasks."""
+    ladder: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Per family all of its sizes, the smallest first; a family that it lacks has those of `sizes`."""
     gpu: bool = False
     """Whether the models are too large to be run without a GPU."""
     sampled: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95))
     """How the sampled evaluation draws."""
+
+    def sizes_of(self, family: str) -> tuple[str, ...]:
+        """Return all sizes of a family, the smallest first."""
+        return self.ladder.get(family, self.sizes[family])
+
+    @property
+    def longest(self) -> str:
+        """The family with the most sizes, the first of several: where a gap between sizes can vary the most."""
+        return max(self.sizes, key=lambda family: len(self.sizes_of(family)))

@@ -64,6 +64,7 @@ def tiny_scale(domain: str = "chat") -> Scale:
         in_domain=tiny_scale,
         alpha={"qwen": 0.4, "llama": 0.4},
         sizes={"qwen": ("3B", "7B"), "llama": ("3B", "7B")},
+        ladder={family: get_args(Size) for family in ("qwen", "llama")},
         max_new_tokens=tokens,
         candidates=CandidateSettings(samples=5, sampling=diverse),
         alignment=AlignmentSettings(beta=0.1, learning_rate=1.5e-4, epochs=alignment_epochs, **steps),

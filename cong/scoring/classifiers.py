@@ -1,7 +1,7 @@
 """Reward models: sequence classifiers that read conversations in batches of similar length.
 
     classifier = Classifier(directory, resources)
-    rewards = classifier.rewards([(1, 2, 3), (1, 2)])      # as each alone, but for rounding
+    rewards = classifier.rewards([Encoded((1, 2, 3)), Encoded((1, 2))])      # as each alone, but for rounding
 
 A batch is padded on its right, with the id by which the model's class finds the last token of a row; classes look for
 it in `input_ids` and not in the mask. Whether a class allows that at all is tried once, on two conversations of unequal
@@ -18,12 +18,12 @@ from cong.data import Row
 from cong.data.conversations import conversation
 from cong.errors import UserError
 from cong.graph.resources import Resources
-from cong.models.chat import encode_chat, load_tokenizer
+from cong.models.chat import load_tokenizer
 from cong.models.memory import CLASSIFIED_TOKENS
+from cong.scoring.reading import READERS, Encoded, Reads, positions_of
 from cong.scoring.scored import scored
 from cong.scoring.scorers import BATCH, CHUNK, tokens_fault
 
-Tokens = tuple[int, ...]
 _TRIED = ("a", "b c d e f g")
 """Texts of the conversations on which batches are tried."""
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -34,7 +34,13 @@ class Classifier:
     """A model with one score per conversation; `label` is the logit that is the score where there are several."""
 
     def __init__(
-        self, directory: Path, resources: Resources, *, trust_remote_code: bool = False, label: int | None = None
+        self,
+        directory: Path,
+        resources: Resources,
+        *,
+        trust_remote_code: bool = False,
+        label: int | None = None,
+        reads: Reads = "chat",
     ) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
@@ -44,7 +50,7 @@ class Classifier:
         hardware = resources.hardware
         if hardware.device == "cpu":
             torch.set_num_threads(hardware.threads)
-        self.directory, self.label = directory, label
+        self.directory, self.label, self._read = directory, label, READERS[reads]
         self._most = CLASSIFIED_TOKENS[hardware.device]
         self.tokenizer = load_tokenizer(directory)
         model: Any = load_checked(
@@ -58,18 +64,19 @@ class Classifier:
         self._text = model.config.get_text_config()
         # Nothing is decoded: keys and values of a whole batch would be kept for nobody.
         self._text.use_cache = False
-        self.vocabulary, self.positions = self._text.vocab_size, getattr(self._text, "max_position_embeddings", None)
+        self.vocabulary, self.positions = self._text.vocab_size, positions_of(self._text)
         self.model = model.to(hardware.device).eval()
         self.rows_at_a_time = BATCH if self._allows_batches(_TOLERANCE[hardware.dtype]) else 1
 
-    def encode(self, turns: list[dict[str, str]]) -> Tokens:
-        """Return the tokens of a whole conversation."""
-        return encode_chat(self.tokenizer, turns, open_turn=False)
+    def encode(self, turns: list[dict[str, str]]) -> Encoded:
+        """Return a whole conversation as the model reads it."""
+        return self._read(self.tokenizer, turns)
 
-    def rewards(self, conversations: Sequence[Tokens]) -> list[float]:
+    def rewards(self, conversations: Sequence[Encoded]) -> list[float]:
         """Return the score of every conversation."""
         found = [math.nan] * len(conversations)
-        for places in batches([len(tokens) for tokens in conversations], rows=self.rows_at_a_time, tokens=self._most):
+        lengths = [len(one.tokens) for one in conversations]
+        for places in batches(lengths, rows=self.rows_at_a_time, tokens=self._most):
             scores = self._forward([conversations[place] for place in places])
             for place, score in zip(places, scores, strict=True):
                 # A broken embedding reaches the rows beside its own through the padding, and alone it does not.
@@ -77,13 +84,11 @@ class Classifier:
                 found[place] = score if alone else self._forward([conversations[place]])[0]
         return found
 
-    def _forward(self, conversations: Sequence[Tokens]) -> list[float]:
+    def _forward(self, conversations: Sequence[Encoded]) -> list[float]:
         import torch
 
-        longest, pad = max(map(len, conversations)), self._pad(conversations)
-        rows = [[*tokens, *[pad] * (longest - len(tokens))] for tokens in conversations]
-        mask = [[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in conversations]
-        inputs = {"input_ids": rows, "attention_mask": mask}
+        pad = self._pad(conversations)
+        inputs = _padded(conversations, pad=pad)
         with torch.inference_mode():
             output = self._called(
                 {name: torch.tensor(value, device=self.model.device) for name, value in inputs.items()}, pad
@@ -103,12 +108,12 @@ class Classifier:
         finally:
             self._text.pad_token_id = own
 
-    def _pad(self, conversations: Sequence[Tokens]) -> int:
+    def _pad(self, conversations: Sequence[Encoded]) -> int:
         """Return the model's padding token; without one, a token that none of the conversations ends with."""
         own = self._text.pad_token_id
         if own is not None and 0 <= own < self.vocabulary:
             return own
-        ends = {tokens[-1] for tokens in conversations}
+        ends = {one.tokens[-1] for one in conversations}
         return next(token for token in range(len(ends) + 1) if token not in ends)
 
     def _allows_batches(self, tolerance: float) -> bool:
@@ -121,7 +126,7 @@ class Classifier:
                 self.encode([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
                 for text in _TRIED
             ]
-            together, alone = self._forward(tried), [self._forward([tokens])[0] for tokens in tried]
+            together, alone = self._forward(tried), [self._forward([one])[0] for one in tried]
         except Exception:
             # Every class has its own way to refuse a batch. What it refuses row by row is told row by row.
             return False
@@ -136,6 +141,21 @@ class Classifier:
         if self.label is not None and not 0 <= self.label < count:
             raise UserError(f"{self.directory} has {count} labels, and none is number {self.label}")
         return self.label or 0
+
+
+def _padded(conversations: Sequence[Encoded], *, pad: int) -> dict[str, list[list[int]]]:
+    """Return the inputs of a model, every row filled up to the longest on its right."""
+    longest = max(len(one.tokens) for one in conversations)
+
+    def filled(values: Sequence[int], value: int) -> list[int]:
+        return [*values, *[value] * (longest - len(values))]
+
+    inputs = {
+        "input_ids": [filled(one.tokens, pad) for one in conversations],
+        "attention_mask": [filled([1] * len(one.tokens), 0) for one in conversations],
+    }
+    segments = [filled(one.segments, 0) for one in conversations if one.segments is not None]
+    return inputs | ({"token_type_ids": segments} if segments else {})
 
 
 def batches(lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[list[int]]:
@@ -154,31 +174,39 @@ class RewardScorer:
     """Worker that holds a reward model."""
 
     def __init__(
-        self, directory: Path, resources: Resources, *, trust_remote_code: bool = False, label: int | None = None
+        self,
+        directory: Path,
+        resources: Resources,
+        *,
+        trust_remote_code: bool = False,
+        label: int | None = None,
+        reads: Reads = "chat",
     ) -> None:
-        self._classifier = Classifier(directory, resources, trust_remote_code=trust_remote_code, label=label)
+        self._classifier = Classifier(
+            directory, resources, trust_remote_code=trust_remote_code, label=label, reads=reads
+        )
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with the model's score of the conversation."""
         for start in range(0, len(rows), CHUNK):
-            good: list[tuple[Row, Tokens]] = []
+            good: list[tuple[Row, Encoded]] = []
             for row in rows[start : start + CHUNK]:
-                tokens = self._tokens(row)
-                if isinstance(tokens, str):
-                    yield scored(row, None, error=tokens)
+                encoded = self._encoded(row)
+                if isinstance(encoded, str):
+                    yield scored(row, None, error=encoded)
                 else:
-                    good.append((row, tokens))
-            rewards = self._classifier.rewards([tokens for _, tokens in good])
+                    good.append((row, encoded))
+            rewards = self._classifier.rewards([encoded for _, encoded in good])
             yield from (scored(row, reward) for (row, _), reward in zip(good, rewards, strict=True))
 
-    def _tokens(self, row: Row) -> Tokens | str:
-        """Return the tokens of the conversation, or why this row has no score."""
+    def _encoded(self, row: Row) -> Encoded | str:
+        """Return the conversation as the model reads it, or why this row has no score."""
         if row["error"] is not None:
             return row["error"]
         try:
-            tokens = self._classifier.encode([*conversation(row), {"role": "assistant", "content": row["response"]}])
+            encoded = self._classifier.encode([*conversation(row), {"role": "assistant", "content": row["response"]}])
         except Exception as error:
             # Chat templates and tokenizers raise what they like at texts that they do not understand.
             return f"the chat cannot be formatted: {type(error).__name__}: {error}"
         vocabulary, positions = self._classifier.vocabulary, self._classifier.positions
-        return tokens_fault(tokens, (), vocabulary=vocabulary, positions=positions) or tokens
+        return tokens_fault(encoded.tokens, (), vocabulary=vocabulary, positions=positions) or encoded

@@ -10,7 +10,7 @@ UnitTests()                                   1 when the code passes the row's r
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cong.data import REFERENCE, Row
 from cong.data.answers import final_answer, same_answer
 from cong.data.map_rows import Worker, map_rows
 from cong.graph.demand import Demand
-from cong.graph.fingerprint import canonical, fields_of
+from cong.graph.fingerprint import LATER, fields_of
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
@@ -27,6 +27,7 @@ from cong.models import HubModel, Model, check_model, check_same_tokenizer, desc
 from cong.sandbox import Limits
 from cong.scoring.classifiers import RewardScorer
 from cong.scoring.needs import classifying_need, logprob_need
+from cong.scoring.reading import READERS, Reads
 from cong.scoring.reward import ModelReward, Reward
 from cong.scoring.scored import SPOKEN
 from cong.scoring.scorers import LogprobScorer, TestRunner
@@ -58,16 +59,22 @@ class ExactReward(Reward):
 class RewardModel(ModelReward):
     """A sequence-classification model with one score per conversation, such as ArmoRM.
 
-    Of a classifier with several labels, `label` says whose logit is the reward, counted from 0.
+    Of a classifier with several labels, `label` says whose logit is the reward, counted from 0. An encoder without a
+    chat template `reads` a "pair": the question and the answer, of conversations with one turn of each
+    (`cong.scoring.reading`).
     """
 
     model: Model
-    label: int | None = None
+    label: int | None = field(default=None, metadata=LATER)
+    reads: Reads = field(default="chat", metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if self.reads not in READERS:
+            raise ValueError(f"reads = {self.reads!r} is not one of {', '.join(READERS)}")
 
     def identity(self) -> Any:
-        """Return the model, and the label where one is chosen."""
-        chosen = {} if self.label is None else {"label": self.label}
-        return {"class": "RewardModel", "model": canonical(self.model), **chosen}
+        """Return the model, and what is chosen of the rest."""
+        return {"class": "RewardModel", **fields_of(self)}
 
     def __str__(self) -> str:
         return describe(self.model).split("/")[-1]
@@ -81,7 +88,7 @@ class RewardModel(ModelReward):
 
     def worker(self, directories: tuple[Path, ...], resources: Resources) -> Worker:
         trusted = isinstance(self.model, HubModel) and self.model.trust_remote_code
-        return RewardScorer(directories[0], resources, trust_remote_code=trusted, label=self.label)
+        return RewardScorer(directories[0], resources, trust_remote_code=trusted, label=self.label, reads=self.reads)
 
 
 @dataclass(frozen=True, kw_only=True)
