@@ -46,12 +46,14 @@ DIFFERENCES = (
 def cells(
     scale,
     *,
-    families: tuple[str, ...] = ("smollm2", "smollm2-gemma"),
+    families: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] = (0,),
     alphas: tuple[float, ...] = ALPHAS,
     alpha: float | None = None,
     beta: float = 0.5,
 ) -> list[Cell]:
+    first, *others = scale.sizes
+    families = families or (first, *(f"{first}-{other}" for other in others))
     found = []
     for seed in seeds:
         for family in families:

@@ -1,12 +1,12 @@
 """A Python function as a reward: what it is known by, what it gives, and what is no reward."""
 
 import dataclasses
-import fnmatch
 import importlib
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import spoken
@@ -208,7 +208,7 @@ def test_a_function_with_a_cache_travels_and_travels_on(tmp_path):
 
 
 def test_a_cached_function_of_an_installed_module_stays_a_name():
-    assert pickle.loads(pickle.dumps(fnmatch._compile_pattern)) is fnmatch._compile_pattern
+    assert pickle.loads(pickle.dumps(urlsplit)) is urlsplit
 
 
 def test_a_function_is_planned_on_cpus_like_the_actors_that_decode(folder):

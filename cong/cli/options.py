@@ -14,7 +14,7 @@ ScaleName = Annotated[
     str | None,
     typer.Option(
         "--scale",
-        help="tiny (synthetic world, CPU), small (one GPU), paper, or a .py file; default: the experiment's own, or tiny.",
+        help="tiny (synthetic world, CPU), small (one GPU), paper, or a .py file; default: the experiment's, or tiny.",
     ),
 ]
 Profile = Annotated[str, typer.Option("--profile", help="Name in cong/profiles, or a .toml file.")]

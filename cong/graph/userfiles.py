@@ -32,8 +32,9 @@ def load_module(path: Path, *, kind: str) -> ModuleType:
 
 def share_definitions() -> None:
     """Let Ray's workers, on whatever machine, have what the loaded files define: it travels with what uses it."""
-    from ray import cloudpickle
+    from ray import cloudpickle as untyped
 
+    cloudpickle: Any = untyped
     for name, module in list(sys.modules.items()):
         if name.startswith(PREFIX):
             cloudpickle.register_pickle_by_value(module)
