@@ -1,4 +1,5 @@
-"""The command `cong`: init, mirror, plan, run, tune, submit, logs, cancel, status, report, decode, doctor.
+"""The command `cong`: init, mirror, plan, run, tune, submit, logs, cancel, status, report, align, export, decode,
+doctor.
 
 A user's mistake is one line and exit code 2.
 """
@@ -14,6 +15,7 @@ import typer
 
 from cong.cli import jobs as jobcommands
 from cong.cli import models as modelcommands
+from cong.cli.align import align
 from cong.cli.options import (
     Address,
     ExperimentFile,
@@ -159,7 +161,14 @@ def status(
         jobcommands.show_jobs(address)
 
 
-for command in (jobcommands.submit, jobcommands.logs, jobcommands.cancel, modelcommands.mirror):
+for command in (
+    jobcommands.submit,
+    jobcommands.logs,
+    jobcommands.cancel,
+    modelcommands.mirror,
+    modelcommands.export,
+    align,
+):
     app.command()(command)
 
 

@@ -25,7 +25,7 @@ from cong.graph.fingerprint import fingerprint
 from cong.graph.journal import replace_text
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
-from cong.models import LocalModel, check_model, check_same_tokenizer, largest
+from cong.models import LocalModel, check_model, check_pair, largest
 
 COLUMNS = (
     "prompt_id", "prompt", "alpha", "response", "response_token_ids", "num_tokens", "finish_reason",
@@ -79,7 +79,7 @@ def _check(job: FileJob) -> None:
     check_model(post, adapter=job.pre is not None)
     if job.pre is not None:
         check_model(LocalModel(path=str(job.pre)))
-        check_same_tokenizer(post, LocalModel(path=str(job.pre)))
+        check_pair(post, LocalModel(path=str(job.pre)))
     check_backend(job.resources, adapter=post.is_adapter)
     check_source(job.prompts)
     for alpha in job.alphas:

@@ -20,7 +20,7 @@ from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import Usage, Work
-from cong.models import Model, check_model, check_same_tokenizer, largest, model_dir, pair_dirs
+from cong.models import Model, check_chat, check_model, check_pair, largest, model_dir, pair_dirs
 from cong.models.work import decoding_seconds, response_bytes
 
 
@@ -69,6 +69,7 @@ class Generate(Stage):
 
     def check(self) -> None:
         check_model(self.model)
+        check_chat(self.model)
 
     def check_execution(self, resources: Resources) -> None:
         check_backend(self.execution(resources))
@@ -157,7 +158,8 @@ class ContrastiveGenerate(Stage):
     def check(self) -> None:
         check_model(self.post, adapter=True)
         check_model(self.pre)
-        check_same_tokenizer(self.post, self.pre)
+        check_pair(self.post, self.pre)
+        check_chat(self.pre)
 
     def check_execution(self, resources: Resources) -> None:
         check_backend(self.execution(resources), adapter=is_adapter(self.post))

@@ -14,6 +14,7 @@ from typing import Any
 
 from cong.errors import UserError
 from cong.graph.stage import Stage
+from cong.models.weightfiles import tensor_shapes
 
 ADAPTER_CONFIG = "adapter_config.json"
 _OWN_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "config.json")
@@ -55,6 +56,22 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
         if path.is_file() and path.name not in _OWN_FILES:
             shutil.copy(path, partial)
     partial.rename(target)
+
+
+def check_fits(adapter: Path, base: Path) -> None:
+    """Raise `UserError` when a matrix of an adapter takes other inputs than the layer of the base that it belongs to.
+
+    Only the heads of the files are read; layers that have other names in them are compared when they are loaded.
+    """
+    shapes = tensor_shapes(base)
+    for name, shape in tensor_shapes(adapter).items():
+        inner, matrix, _ = name.removeprefix("base_model.model.").partition(".lora_A.")
+        weight = shapes.get(f"{inner}.weight") if matrix else None
+        if weight is not None and shape[-1] not in weight:
+            raise UserError(
+                f"the adapter {adapter} was not trained on {base}: its matrix for {inner} takes {shape[-1]} inputs, "
+                f"and the layer has a weight of {' x '.join(map(str, weight))}"
+            )
 
 
 def name_base(directory: Path, *, base: str) -> None:

@@ -8,6 +8,8 @@ depend on the day on which it was made, under one fingerprint; here today is alw
 own templates fall back on. A checkpoint whose template asks for it has the date in its identity.
 """
 
+import json
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +58,21 @@ def encode_chats(
 
 def asks_for_date(directory: Path) -> bool:
     """Return whether a chat template among the files of a checkpoint asks what day it is."""
-    files = [*(directory / name for name in _TEMPLATE_FILES), *sorted((directory / _TEMPLATE_FOLDER).glob("*.jinja"))]
-    return any(_ASKING in path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file())
+    return any(_ASKING in path.read_text(encoding="utf-8", errors="replace") for path in _template_files(directory))
+
+
+def has_template(directory: Path) -> bool:
+    """Return whether a checkpoint has a chat template among its files; one without a tokenizer's files may have one."""
+    files = list(_template_files(directory))
+    settings = directory / _TEMPLATE_FILES[-1]
+    if not settings.is_file() or any(path != settings for path in files):
+        return True
+    return bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _template_files(directory: Path) -> Iterator[Path]:
+    names = [*(directory / name for name in _TEMPLATE_FILES), *sorted((directory / _TEMPLATE_FOLDER).glob("*.jinja"))]
+    return (path for path in names if path.is_file())
 
 
 def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerBase":

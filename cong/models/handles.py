@@ -16,9 +16,9 @@ from typing import Any
 from cong.errors import UserError
 from cong.graph.fingerprint import fields_of
 from cong.graph.stage import Context, Stage
-from cong.models.adapters import adapter_base, holds_adapter, merge
+from cong.models.adapters import adapter_base, check_fits, holds_adapter, merge
 from cong.models.architecture import PUBLISHED, Architecture, read_architecture
-from cong.models.chat import CHAT_DATE, asks_for_date
+from cong.models.chat import CHAT_DATE, asks_for_date, has_template
 from cong.models.digests import directory_digest
 from cong.models.hub import check_hub, hub_dir
 from cong.models.mirror import MIRROR, copy_identity, copy_of, mirror
@@ -226,6 +226,23 @@ def root_model(model: Model) -> Model:
     """Follow fine-tuning back to the checkpoint whose tokenizer all its descendants share."""
     parent = getattr(model, "model", None)
     return model if not isinstance(model, Stage) or parent is None else root_model(parent)
+
+
+def check_pair(post: Model, pre: Model) -> None:
+    """Raise `UserError` when a weak pair is known not to be one: two tokenizers, or an adapter of another base."""
+    check_same_tokenizer(post, pre)
+    if isinstance(post, LocalModel) and post.is_adapter and not isinstance(pre, Stage):
+        base = pre.at_hand()
+        if base is not None:
+            check_fits(post.directory(), base)
+
+
+def check_chat(model: Model) -> None:
+    """Raise `UserError` when a model's checkpoint lies here and has no chat template: no prompt could be formatted."""
+    root = root_model(model)
+    directory = None if isinstance(root, Stage) or root.is_adapter else root.at_hand()
+    if directory is not None and not has_template(directory):
+        raise UserError(f"{directory} has no chat template: prompts cannot be formatted; put one into the checkpoint")
 
 
 def check_same_tokenizer(post: Model, pre: Model) -> None:

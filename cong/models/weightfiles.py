@@ -34,6 +34,12 @@ def tensor_names(path: Path) -> list[str]:
     return sorted(read_header(path).keys() - {"__metadata__"})
 
 
+def tensor_shapes(directory: Path) -> dict[str, list[int]]:
+    """Return the shapes of all tensors in the safetensors files of a checkpoint, by name."""
+    headers = (read_header(path) for path in sorted(directory.glob("*.safetensors")))
+    return {name: entry["shape"] for header in headers for name, entry in header.items() if name != "__metadata__"}
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file: dtype, shape and place by name. Raise `UserError` unless it is whole."""
     try:

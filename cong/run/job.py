@@ -1,7 +1,7 @@
 """A job: an experiment with everything that was chosen on the command line, planned against a store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,29 @@ def prepare(
     settings = experiment.settings(assignments)
     values = chosen_grid(experiment, settings, grid, own=experiment.grid if own_grid else ())
     cells = (grid_cells if own_grid else accepted_cells)(experiment, chosen, settings, values)
+    planned = job_of(experiment, scale=chosen, cells=cells, resources=resources, store=store, force=force)
+    return replace(planned, settings=settings, grid=values)
+
+
+def job_of(
+    experiment: Experiment,
+    *,
+    scale: Scale,
+    cells: list[Cell],
+    resources: Resources,
+    store: StageStore,
+    force: tuple[str, ...] = (),
+) -> Job:
+    """Plan the cells of an experiment; raise `UserError` for what its file does wrong."""
+    path = experiment.path
     plan = guarded(path, lambda: make_plan({cell.name: cell.stage for cell in cells}, store, force=force))
     return Job(
-        name=name_in(store.root, base=f"{experiment.name}-{chosen.name}", path=path),
+        name=name_in(store.root, base=f"{experiment.name}-{scale.name}", path=path),
         experiment=experiment,
         cells=cells,
-        scale=chosen,
-        settings=settings,
-        grid=values,
+        scale=scale,
+        settings={},
+        grid={},
         resources=resources,
         store=store,
         plan=plan,

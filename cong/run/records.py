@@ -21,6 +21,7 @@ from cong.errors import UserError
 from cong.graph.demand import count
 from cong.graph.journal import replace_text
 from cong.graph.runner import StageFailed, first_line
+from cong.graph.stage import Stage
 from cong.graph.store import lease
 from cong.run.naming import RUNS, claim
 
@@ -70,7 +71,12 @@ def describe(job: "Job", *, begun: float) -> dict[str, Any]:
         "settings": job.settings,
         "grid": job.grid,
         "cells": [
-            {"axes": cell.axes, "stage": number[cell.stage.fingerprint], "may_lack": cell.may_lack}
+            {
+                "axes": cell.axes,
+                "stage": number[cell.stage.fingerprint],
+                "model": _model_number(cell.stage.evaluated_model, number),
+                "may_lack": cell.may_lack,
+            }
             for cell in job.cells
         ],
         "stages": [
@@ -87,6 +93,11 @@ def describe(job: "Job", *, begun: float) -> dict[str, Any]:
         "ended": None,
         "how": None,
     }
+
+
+def _model_number(model: Any, number: dict[str, int]) -> int | None:
+    """Return the stage that trained what a cell evaluates; None where no stage of the run did."""
+    return number.get(model.fingerprint) if isinstance(model, Stage) else None
 
 
 def _reason(error: Exception) -> str:

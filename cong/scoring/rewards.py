@@ -23,7 +23,7 @@ from cong.graph.fingerprint import LATER, fields_of
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
-from cong.models import HubModel, Model, check_model, check_same_tokenizer, describe, pair_dirs
+from cong.models import HubModel, Model, check_model, check_pair, describe, pair_dirs
 from cong.sandbox import Limits
 from cong.scoring.classifiers import RewardScorer
 from cong.scoring.needs import classifying_need, logprob_need
@@ -131,7 +131,7 @@ class ImplicitReward(LogprobReward):
     def check(self) -> None:
         check_model(self.post, adapter=True)
         check_model(self.pre)
-        check_same_tokenizer(self.post, self.pre)
+        check_pair(self.post, self.pre)
 
     def directories(self, ctx: Context) -> tuple[Path, ...]:
         return pair_dirs(ctx, self.post, self.pre, shared=True)
