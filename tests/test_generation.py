@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import small
-from toy import INLINE
+from toy import INLINE, Waiting
 
 from cong import methods
 from cong.data import PAIRS, RESPONSES, SCORES, by_prompt, check_prompts, read_rows, row_seed, write_rows
@@ -166,6 +167,16 @@ def test_failed_rows_are_kept_and_counted_and_too_many_stop_the_stage(tmp_path):
         RuntimeError, match=r"1 of 10 rows failed, more than the 5.0% allowed; the first is bad: broken"
     ):
         map_rows(ctx, _Worker, rows, max_error_share=0.05)
+
+
+def test_the_tokens_of_two_actors_are_added_up_while_their_rows_are_unfinished(tmp_path, ray_of_two_cpus):
+    resources = Resources(name="two").changed(actors=2, slots=1)
+    ctx = Context(out=tmp_path, root=tmp_path, resources=resources, locate=lambda stage: tmp_path)
+    # Eight blocks: the first actor that is there would take two.
+    rows = [{"row_id": str(number)} for number in range(64)]
+    found = map_rows(ctx, partial(Waiting, ctx.progress_path, ((500, 1000),)), rows, max_error_share=0.0)
+    assert {row["shown"]["tokens"] for row in found} == {1000}
+    assert 0 in {row["shown"]["done"] for row in found}
 
 
 @pytest.mark.parametrize(

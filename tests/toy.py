@@ -3,11 +3,14 @@
 import os
 import time
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cong.data import Row
 from cong.graph.demand import Demand
+from cong.graph.journal import Progress, read_progress
 from cong.graph.plan import make_plan
 from cong.graph.resources import Resources
 from cong.graph.runner import Runner
@@ -110,3 +113,32 @@ def read(directory: Path) -> float:
 def run(store: StageStore, *targets: Stage, force: tuple[str, ...] = (), resources: Resources = INLINE) -> None:
     plan = make_plan({str(number): stage for number, stage in enumerate(targets)}, store, force=force)
     Runner(store=store, resources=resources).run(plan)
+
+
+@dataclass
+class Waiting:
+    """Worker of `map_rows` that goes from one count of tokens to the next when its stage shows as many as it should.
+
+    Only then does it finish rows, of 10 tokens each, which carry the progress that was shown last.
+    """
+
+    progress: Path
+    steps: tuple[tuple[int, int], ...]
+    """What it has decoded, and what the stage should show then."""
+    decoded_tokens: int = 0
+
+    def process(self, rows: list[Row]) -> Iterator[Row]:
+        shown = None
+        for decoded, tokens in self.steps:
+            self.decoded_tokens = decoded
+            shown = awaited(self.progress, tokens=tokens)
+        yield from ({**row, "num_tokens": 10, "error": None, "shown": shown and vars(shown)} for row in rows)
+
+
+def awaited(path: Path, *, tokens: int | None) -> Progress:
+    """Wait until a progress file shows so many tokens."""
+    until = time.monotonic() + 120
+    while (found := read_progress(path)) is None or found.tokens != tokens:
+        assert time.monotonic() < until, f"{tokens} tokens were awaited, there is {found}"
+        time.sleep(0.02)
+    return found

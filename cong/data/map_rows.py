@@ -7,7 +7,6 @@ absent. A rerun reads the parts, computes the rows that are missing, and merges 
 import functools
 import gc
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cong.data.rows import Row, as_table, check_failures, read_rows, write_rows
+from cong.data.token_counts import counting, counts_in, repeatedly
 from cong.errors import UserError
 from cong.graph.cluster import this_node
 from cong.graph.resources import Resources
@@ -43,7 +43,7 @@ def map_rows(ctx: Context, make_worker: Callable[[], Worker], rows: list[Row], *
     done = _finished_ids(parts)
     missing = [row for row in rows if row["row_id"] not in done]
     started = time.time()
-    with _Watch(ctx, parts, total=len(rows)):
+    with repeatedly(_Watch(ctx, parts, total=len(rows)).look):
         _compute(make_worker, parts, missing, ctx.resources)
     merged = _merge(parts, rows)
     check_failures(merged, max_error_share)
@@ -55,7 +55,7 @@ class Actor:
     """Holds a worker and computes batches of rows: the class of the Ray Data actors."""
 
     def __init__(self, make_worker: Callable[[], Worker], parts: Path) -> None:
-        self._parts = parts
+        self._parts, self._name = parts, uuid.uuid4().hex
         self._worker: Worker | None = None
         self._refusal: UserError | None = None
         try:
@@ -83,9 +83,10 @@ class Actor:
         if self._worker is None:
             assert self._refusal is not None
             raise self._refusal
-        for part in _in_parts(self._worker.process(rows)):
-            tokens = sum(row["num_tokens"] for row in part)
-            write_rows(self._parts / f"part-{len(part)}-{tokens}-{uuid.uuid4().hex}.parquet", part)
+        with counting(self._worker, self._parts, name=self._name):
+            for part in _in_parts(self._worker.process(rows)):
+                tokens = sum(row["num_tokens"] for row in part)
+                write_rows(self._parts / f"part-{len(part)}-{tokens}-{uuid.uuid4().hex}.parquet", part)
         return len(rows)
 
 
@@ -179,33 +180,37 @@ def _summarize(ctx: Context, rows: list[Row], *, done: set[str], seconds: float)
 
 
 class _Watch:
-    """Reports progress and throughput from the names of the parts, whichever node writes them, while the block runs."""
+    """Reports progress and throughput from the parts and the counts beside them, whichever node writes them."""
 
     def __init__(self, ctx: Context, parts: Path, *, total: int) -> None:
         self._ctx, self._parts, self._total = ctx, parts, total
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._earlier, self._counts = set(counts_in(parts)), dict[str, int]()
+        _, self._tokens_before = self._finished()
+        self._started, self._reported = time.monotonic(), -1
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    def look(self) -> None:
+        """Write how far the workers are, and a point of the curves when rows have been finished."""
+        rows, finished = self._finished()
+        decoded = self._decoded(finished)
+        known = {} if decoded is None else {"tokens": decoded}
+        self._ctx.progress(done=rows, total=self._total, unit="rows", tokens=decoded, finished_tokens=finished)
+        if rows != self._reported:
+            new = (finished if decoded is None else decoded) - self._tokens_before
+            rate = new / max(time.monotonic() - self._started, 1e-9)
+            self._ctx.log(rows, **known, tokens_per_second=rate)
+            self._reported = rows
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        started, reported = time.monotonic(), -1
-        _, tokens_before = self._count()
-        last = False
-        while not last:
-            last = self._stop.wait(1.0)
-            rows, tokens = self._count()
-            self._ctx.progress(done=rows, total=self._total, unit="rows")
-            if rows != reported:
-                rate = (tokens - tokens_before) / max(time.monotonic() - started, 1e-9)
-                self._ctx.log(rows, tokens_per_second=rate)
-                reported = rows
-
-    def _count(self) -> tuple[int, int]:
+    def _finished(self) -> tuple[int, int]:
+        """Return the rows of all parts and their tokens."""
         counts = [path.name.split("-")[1:3] for path in _part_files(self._parts)]
         return sum(int(rows) for rows, _ in counts), sum(int(tokens) for _, tokens in counts)
+
+    def _decoded(self, finished: int) -> int | None:
+        """Return the tokens of earlier runs' rows and all of this run; None while no worker counts any.
+
+        What an actor that died had not finished stays counted, like all that is decoded twice.
+        """
+        found = counts_in(self._parts)
+        self._counts |= {name: found[name] for name in found.keys() - self._earlier}
+        # A count may be a second older than the parts beside it.
+        return max(finished, self._tokens_before + sum(self._counts.values())) if self._counts else None

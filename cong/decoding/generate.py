@@ -139,6 +139,8 @@ class GenerateEngine:
         self._rope_end = common_rope_end(*configs)
         self.batch_size = batch_size if self._rope_end is None else 1
         self.decoding = decoding
+        self.decoded_tokens = 0
+        """New tokens since the engine was built, counted when a batch ends."""
         self.stop_token_ids = stop_token_ids(post, tokenizer)
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
         self._pair = None
@@ -177,6 +179,7 @@ class GenerateEngine:
     def _completions(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Tokens from `generate`, log-probabilities from a separate teacher-forced pass of each model."""
         tokens, stopped = self._generate(requests)
+        self.decoded_tokens += sum(map(len, tokens))
         prompts = [request.prompt_token_ids for request in requests]
         logprobs = [
             teacher_forced_logprobs(model, prompts=prompts, completions=tokens, batch_size=self.batch_size)

@@ -18,13 +18,7 @@ from cong.decoding.backbone import Backbone, reads_own_columns
 from cong.decoding.bands import Band, band_width, bands, moves
 from cong.decoding.cache import SlotCache
 from cong.decoding.graphs import CudaCapture, GraphedSteps
-from cong.decoding.models import (
-    check_decodable,
-    common_max_context,
-    common_rope_end,
-    common_vocab_size,
-    stop_token_ids,
-)  # fmt: skip
+from cong.decoding.models import check_decodable, common_max_context, common_rope_end, common_vocab_size, stop_token_ids
 from cong.decoding.prefixes import Prefixes
 from cong.decoding.rows import Queue, Row, SlotStats
 from cong.decoding.sizing import default_slots
@@ -110,6 +104,11 @@ class SlotEngine:
                 self._back_off(queue)
             else:
                 yield from finished
+
+    @property
+    def decoded_tokens(self) -> int:
+        """New tokens since the engine was built, of unfinished rows too; any thread may read it while rows advance."""
+        return self.stats.useful_slot_steps
 
     def _round(self, admitted: Sequence[tuple[int, Request]], queue: Queue) -> list[Completion] | None:
         """Admit requests, advance all rows, and return what has ended; None when memory ran out on the way."""

@@ -54,6 +54,11 @@ class Decoder:
             post=job.post, pre=job.pre, settings=job.settings, resources=job.resources
         )
 
+    @property
+    def decoded_tokens(self) -> int:
+        """New tokens since the models were loaded, of unfinished rows too as far as the engine knows."""
+        return self.engine.decoded_tokens
+
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with its response, in the order in which they finish."""
         index = {row["row_id"]: row for row in rows}

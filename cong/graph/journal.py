@@ -4,6 +4,7 @@ The stage's processes, on whatever node, only append to files in the stage's dir
 `cong status`, the tracker) reads them. So a tracker that is away cannot disturb the work.
 """
 
+import dataclasses
 import json
 import os
 import stat
@@ -67,6 +68,12 @@ class Progress:
     updated: float
     first: float
     """What was done already when this process began: a resumed stage's speed counts from there."""
+    tokens: int | None = None
+    """New tokens, those of unfinished units among them; None for what decodes none, and until decoding begins."""
+    finished_tokens: int = 0
+    """Those of the units that are done."""
+    first_tokens: int = 0
+    """What `first` is to `done`."""
 
     @property
     def rate(self) -> float:
@@ -74,19 +81,47 @@ class Progress:
         return (self.done - self.first) / max(self.updated - self.started, 1e-6)
 
     @property
+    def token_rate(self) -> float:
+        """Tokens per second since the process began to decode."""
+        return ((self.tokens or 0) - self.first_tokens) / max(self.updated - self.started, 1e-6)
+
+    @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds to the end, None while nothing is known."""
-        return (self.total - self.done) / self.rate if self.rate > 0 else None
+        """Estimated seconds to the end, None while nothing is known.
+
+        With tokens, the units that are not done are taken to be as long as the mean of those that are: before one is,
+        their length is unknown.
+        """
+        if self.tokens is None:
+            return (self.total - self.done) / self.rate if self.rate > 0 else None
+        if self.finished_tokens <= 0 or self.token_rate <= 0:
+            return None
+        return (self.total - self.done) * self.finished_tokens / max(self.done, 1) / self.token_rate
 
 
-def write_progress(path: Path, *, done: float, total: float, unit: str) -> None:
-    """Replace the progress file. The first call after a start gives `done` as it was found."""
+def write_progress(
+    path: Path, *, done: float, total: float, unit: str, tokens: int | None = None, finished_tokens: int = 0
+) -> None:
+    """Replace the progress file. The first call after a start gives `done` and `tokens` as they were found.
+
+    Speeds count anew from the first call with `tokens`: before, models are loaded.
+    """
     now = time.time()
+    progress = Progress(
+        done=done, total=total, unit=unit, started=now, updated=now, first=done,
+        tokens=tokens, finished_tokens=finished_tokens, first_tokens=tokens or 0,
+    )  # fmt: skip
     before = read_progress(path)
-    continues = before is not None and before.unit == unit and before.total == total and before.done <= done
-    started, first = (before.started, before.first) if continues and before else (now, done)
-    text = json.dumps({"done": done, "total": total, "unit": unit, "started": started, "updated": now, "first": first})
-    replace_text(path, text)
+    if before is not None and _continues(before, progress):
+        began = {"started": before.started, "first": before.first, "first_tokens": before.first_tokens}
+        progress = dataclasses.replace(progress, **began)
+    replace_text(path, json.dumps(dataclasses.asdict(progress)))
+
+
+def _continues(before: Progress, now: Progress) -> bool:
+    """Return whether both are of one process: a later one may lack what a killed one had not finished."""
+    same = (before.unit, before.total, before.tokens is None) == (now.unit, now.total, now.tokens is None)
+    return same and before.done <= now.done and (before.tokens or 0) <= (now.tokens or 0)
 
 
 def read_progress(path: Path) -> Progress | None:

@@ -69,9 +69,13 @@ class Context:
         """Append one point to the live curves."""
         append_metrics(self.metrics_path, step, **metrics)
 
-    def progress(self, *, done: float, total: float, unit: str) -> None:
-        """Say how much of the work is done."""
-        write_progress(self.progress_path, done=done, total=total, unit=unit)
+    def progress(
+        self, *, done: float, total: float, unit: str, tokens: int | None = None, finished_tokens: int = 0
+    ) -> None:
+        """Say how much is done; with `tokens`, those decoded so far, and `finished_tokens`, those of the done units."""
+        write_progress(
+            self.progress_path, done=done, total=total, unit=unit, tokens=tokens, finished_tokens=finished_tokens
+        )
 
     def summary(self, **values: Any) -> None:
         """Set results that go into the record and into the tracker."""

@@ -88,7 +88,7 @@ class _Bars:
             if task is None:
                 task = self._tasks[stage.fingerprint] = self._bars.add_task(stage.title, total=None, rate="")
             if progress:
-                self._bars.update(task, total=progress.total, completed=progress.done, rate=_speed(progress))
+                self._bars.update(task, total=progress.total, completed=progress.done, rate=_beside_bar(progress))
 
     def end(self, stage: Stage, line: str) -> None:
         task = self._tasks.pop(stage.fingerprint, None)
@@ -100,14 +100,38 @@ class _Bars:
         self._bars.stop()
 
 
+def _beside_bar(progress: Progress) -> str:
+    return ", ".join([_speed(progress), *_left(progress)])
+
+
 def describe_progress(progress: Progress | None) -> str:
-    """Return share done, speed and time left as text."""
+    """Return share done, speed and time left as text; where tokens are decoded, they come first."""
     if progress is None:
         return "starting"
     share = f"{100 * progress.done / max(progress.total, 1):.0f} %"
-    return f"{progress.done:g} of {progress.total:g} {progress.unit} ({share}), {_speed(progress)}"
+    done = f"{progress.done:g} of {progress.total:g} {progress.unit} ({share})"
+    said = [done, _speed(progress)] if progress.tokens is None else [_speed(progress), done]
+    return ", ".join([*said, *_left(progress)])
 
 
 def _speed(progress: Progress) -> str:
+    if progress.tokens is None:
+        return f"{progress.rate:.1f} {progress.unit}/s"
+    return f"{progress.tokens:,} tokens, {_rounded(progress.token_rate)} tok/s"
+
+
+def _left(progress: Progress) -> list[str]:
     left = progress.seconds_left
-    return f"{progress.rate:.1f} {progress.unit}/s" + ("" if left is None else f", {left:.0f} s left")
+    if left is None:
+        return []
+    return [f"{left:.0f} s left" if progress.tokens is None else f"about {_span(left)} left"]
+
+
+def _span(seconds: float) -> str:
+    """Return a time span as exactly as an estimate deserves: `40 s`, `9 min`, `2.5 h`."""
+    unit, size = next((one for one in (("h", 3600), ("min", 60)) if seconds >= one[1]), ("s", 1))
+    return f"{_rounded(seconds / size)} {unit}"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")

@@ -84,6 +84,8 @@ class VllmEngine:
         self.pair = pre is not None
         self.slots = slots or CPU_SLOTS
         self.stop_token_ids = end_token_ids(_generation_settings(paths[0]), tokenizer)
+        self.decoded_tokens = 0
+        """New tokens since the engine was built, counted when a row ends: vLLM says nothing of a row before."""
         self._names = count()
         arguments = self._arguments(paths, dtype=dtype, tensor_parallel=tensor_parallel, eager=eager)
         if device == "cpu":
@@ -137,6 +139,7 @@ class VllmEngine:
                 if not running:
                     return
                 finished = {output.request_id: output.outputs[0] for output in engine.step() if output.finished}
+                self.decoded_tokens += sum(len(output.token_ids) for output in finished.values())
                 logprobs = self._take_logprobs(list(finished))
                 for (name, output), values in zip(finished.items(), logprobs, strict=True):
                     yield self._completion(running.pop(name), output, values)
