@@ -38,10 +38,10 @@ def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path, sign):
     lines = [json.dumps(row, ensure_ascii=plain) for row in rows]
     path = tmp_path / "rows.jsonl"
     path.write_bytes("\n".join([*lines, "", " "]).encode())
-    assert PromptFile(file=LocalFile(path=str(path)))._rows() == [
+    assert PromptFile(file=LocalFile(path=str(path))).rows() == [
         {"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows
     ]
-    assert [row["response"] for row in ResponseFile(file=LocalFile(path=str(path)))._rows()] == [f"{sign}x"] * 2
+    assert [row["response"] for row in ResponseFile(file=LocalFile(path=str(path))).rows()] == [f"{sign}x"] * 2
     assert read_source(path) == rows
 
 
@@ -83,7 +83,7 @@ def test_ids_are_kept_as_they_are_given(model, tmp_path):
     assert [row["prompt_id"] for row in rows] == ["0", "7", "row-000003", "row-000004", "row-9", "0.5"]
     assert not any(row["error"] for row in rows)
     path.write_text('{"prompt_id": 0, "prompt": "x"}\n{"prompt_id": 12, "prompt": "y"}\n')
-    assert [row["prompt_id"] for row in PromptFile(file=LocalFile(path=str(path)))._rows()] == ["0", "12"]
+    assert [row["prompt_id"] for row in PromptFile(file=LocalFile(path=str(path))).rows()] == ["0", "12"]
 
 
 @pytest.mark.parametrize(

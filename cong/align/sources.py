@@ -5,6 +5,7 @@ prompts_of("prompts.jsonl")                          # .jsonl, .json, .parquet, 
 reward_of("rewards.py:positive")                     # a function, "answers", "tests", or a classifier
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -56,7 +57,16 @@ def reward_of(text: str) -> Reward:
     if ".py" in text:
         return reward_from(text)
     checked = {"answers": AnswerMatch, "tests": UnitTests}
-    return checked[text]() if text in checked else RewardModel(model=model_of(text))
+    return checked[text]() if text in checked else RewardModel(model=_classifier(text))
+
+
+def _classifier(text: str) -> Checkpoint:
+    model = model_of(text)
+    directory = model.at_hand()
+    config = json.loads((directory / "config.json").read_text()) if directory else {}
+    if any(name.endswith("ForCausalLM") for name in config.get("architectures") or ()):
+        raise UserError(f"{text} is a language model, and no classifier: it gives conversations no score")
+    return model
 
 
 def _file(text: str, *, kind: str) -> LocalFile:

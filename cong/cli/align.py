@@ -46,9 +46,9 @@ def align(
     address: Address = None,
 ) -> None:
     """Align a strong model by a weak one: the whole method on your own models. Run it again to resume."""
-    from cong.align import Request, planned, with_setting
-    from cong.align import align as carry_out
-    from cong.align.request import with_lora
+    from cong.align.request import Request, with_lora, with_setting
+    from cong.align.run import align as carry_out
+    from cong.align.run import planned
     from cong.align.sources import model_of, preferences_of, prompts_of, reward_of
     from cong.graph.resources import load_profile
     from cong.scales import scale as scale_named

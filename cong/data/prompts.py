@@ -125,17 +125,18 @@ class PromptFile(Stage):
     file: LocalFile
 
     def check(self) -> None:
-        self._rows()
+        self.rows()
 
     def work(self, resources: Resources) -> Work:
         return LITTLE
 
     def run(self, ctx: Context) -> None:
-        rows = self._rows()
+        rows = self.rows()
         write_rows(ctx.out / PROMPTS, rows)
         ctx.summary(prompts=len(rows))
 
-    def _rows(self) -> list[Row]:
+    def rows(self) -> list[Row]:
+        """Return the prompts; raise `UserError` for a row that is none."""
         rows: dict[str, Row] = {}
         for place, record in self.file.records():
             row = _file_row(record, where=f"{self.file.path}: {place}")

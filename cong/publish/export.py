@@ -7,6 +7,7 @@ never overwritten; one that holds this very model is left as it is.
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cong.errors import UserError
 from cong.models.adapters import merge
@@ -29,16 +30,29 @@ def export(model: TrainedModel, target: Path, *, adapter: bool = False, report: 
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if model.is_adapter and not adapter:
-        merge(model.base_directory(), model.checkpoint, partial)
-    else:
+    if adapter:
         shutil.copytree(model.checkpoint, partial)
+    else:
+        _write_whole(model, partial)
     write_card(model, partial, adapter=adapter)
     if report is not None:
         shutil.copytree(report, partial / "report")
     (partial / ORIGIN).write_text(json.dumps(_origin(model.fingerprint, adapter=adapter), indent=1) + "\n")
     partial.rename(target)
     return target
+
+
+def _write_whole(model: TrainedModel, target: Path) -> None:
+    if not model.is_adapter:
+        shutil.copytree(model.checkpoint, target)
+        return
+    parent = model.parent()
+    if parent is None or not parent.is_adapter:
+        merge(model.base_directory(), model.checkpoint, target)
+        return
+    with TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-base-") as scratch:
+        _write_whole(parent, Path(scratch) / "base")
+        merge(Path(scratch) / "base", model.checkpoint, target)
 
 
 def check_target(target: Path, *, fingerprint: str | None, adapter: bool = False) -> bool:
