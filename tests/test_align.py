@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spoken
@@ -95,7 +96,7 @@ def aligned(own, tmp_path_factory):
 
 def test_it_writes_a_checkpoint_that_chats_with_its_card_and_the_report(aligned):
     _, model = aligned
-    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    tokenizer, network = AutoTokenizer.from_pretrained(model), loaded(model)
     inputs = tokenizer.apply_chat_template(
         [turn("user", "say 3")], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
@@ -106,6 +107,10 @@ def test_it_writes_a_checkpoint_that_chats_with_its_card_and_the_report(aligned)
     for text in ("alpha 0.4", "ContrastiveGenerate", "**method ConG", "95 % interval", "sha256"):
         assert text in card
     assert (model / "report" / "align-mine.html").is_file()
+
+
+def loaded(model: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(model)
 
 
 def test_run_again_it_computes_nothing_and_leaves_the_model_alone(own, aligned, capsys):

@@ -41,7 +41,7 @@ def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path, sign):
     assert PromptFile(file=LocalFile(path=str(path))).rows() == [
         {"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows
     ]
-    assert [row["response"] for row in ResponseFile(file=LocalFile(path=str(path))).rows()] == [f"{sign}x"] * 2
+    assert [row["response"] for row in ResponseFile(file=LocalFile(path=str(path)))._rows()] == [f"{sign}x"] * 2
     assert read_source(path) == rows
 
 

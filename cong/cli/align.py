@@ -8,38 +8,46 @@ import typer
 from cong.cli.options import Address, Profile, StorePlace, opened
 
 MODEL = "MODEL"
+Weak = Annotated[str, typer.Option(help="Directory, OWNER/NAME@COMMIT, or a packaged checkpoint.", metavar=MODEL)]
+Strong = Annotated[str, typer.Option(help="The model to align; the weak one for self-alignment.", metavar=MODEL)]
+WeakAligned = Annotated[
+    str | None,
+    typer.Option(help="The weak model after alignment, or its LoRA adapter; default aligns it.", metavar=MODEL),
+]
+Prompts = Annotated[str, typer.Option(help=".jsonl, .json or .parquet, or a dataset OWNER/NAME@COMMIT:SPLIT.")]
+HeldOut = Annotated[str | None, typer.Option(help="Held-out prompts; default is a tenth of the prompts.")]
+Preferences = Annotated[
+    str | None, typer.Option(help="Pairs (prompt, chosen, rejected) for the weak alignment; default samples them.")
+]
+Reward = Annotated[
+    str, typer.Option(help="FILE.py:FUNCTION, a classifier (MODEL), answers (final answer), or tests (of code).")
+]
+Output = Annotated[Path, typer.Option(help="Directory of the aligned model, its card and the report.")]
+BaseScale = Annotated[
+    str, typer.Option("--scale", help="Whose hyper-parameters are taken: tiny, small, paper, or a .py file.")
+]
+Hyperparameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="One of them, such as sft.epochs=3 or max_new_tokens=128; repeatable.", metavar="SETTING=VALUE"
+    ),
+]
 
 
 def align(
-    weak: Annotated[str, typer.Option(help="Directory, OWNER/NAME@COMMIT, or a packaged checkpoint.", metavar=MODEL)],
-    strong: Annotated[str, typer.Option(help="The model to align; the weak one for self-alignment.", metavar=MODEL)],
-    prompts: Annotated[str, typer.Option(help=".jsonl, .json or .parquet, or a dataset OWNER/NAME@COMMIT:SPLIT.")],
-    reward: Annotated[
-        str, typer.Option(help="FILE.py:FUNCTION, a classifier (MODEL), answers (final answer), or tests (of code).")
-    ],
-    output: Annotated[Path, typer.Option(help="Directory of the aligned model, its card and the report.")],
-    weak_aligned: Annotated[
-        str | None,
-        typer.Option(help="The weak model after alignment, or its LoRA adapter; default aligns it.", metavar=MODEL),
-    ] = None,
-    heldout: Annotated[str | None, typer.Option(help="Held-out prompts; default is a tenth of the prompts.")] = None,
-    preferences: Annotated[
-        str | None, typer.Option(help="Pairs (prompt, chosen, rejected) for the weak alignment; default samples them.")
-    ] = None,
+    weak: Weak,
+    strong: Strong,
+    prompts: Prompts,
+    reward: Reward,
+    output: Output,
+    weak_aligned: WeakAligned = None,
+    heldout: HeldOut = None,
+    preferences: Preferences = None,
     alpha: Annotated[float, typer.Option(help="Contrastive coefficient in [0, 1].")] = 0.4,
     beta: Annotated[float, typer.Option(help="Of the DPO of Stage II.")] = 0.5,
     seed: int = 0,
-    scale: Annotated[
-        str, typer.Option("--scale", help="Whose hyper-parameters are taken: small, paper, or a .py file.")
-    ] = "small",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="One of them, such as sft.epochs=3 or max_new_tokens=128; repeatable.",
-            metavar="SETTING=VALUE",
-        ),
-    ] = None,
+    scale: BaseScale = "small",
+    settings: Hyperparameters = None,
     lora_rank: Annotated[int | None, typer.Option(help="Train LoRA adapters of this rank, not all weights.")] = None,
     profile: Profile = "laptop",
     store: StorePlace = "runs",
