@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from cong.data.prompts import LocalFile, PromptFile
-from cong.errors import UserError
+from cong.errors import UserError, require
 from cong.generation import Sampling
 from cong.models.packaged import PackagedModel, packaged
 from cong.scales import Scale
@@ -42,6 +42,7 @@ def sentiment(prompt: str, response: str) -> float:
 
 
 def scale() -> Scale:
+    require("vaderSentiment", extra="sentiment")
     tiny = built_in("tiny")
     diverse = Sampling(temperature=1.0, top_p=0.95)
     batches = {"global_batch_size": 8, "max_length": 256}
