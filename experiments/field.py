@@ -34,6 +34,13 @@ PUBLISHED = {
     "CW-PO": "average, weak DPO to CW-DPO: 57.9 to 60.3 (OPT), 74.8 to 75.6 (Qwen); human labels 58.4, 73.7 ◦",
 }
 """What the methods' papers report: other models, other tasks, other measures."""
+SHARES = (
+    "Of the shares: bootstrap over prompts and seeds together, too narrow with few seeds; undefined where the gap's "
+    "interval is not above 0. PGR: from the aligned weak model (Weak, Weak SFT (pre): the unaligned one) to Ceiling or "
+    "Ceiling (SFT); Recovery: from Base to Ceiling. In its paper: other models and tasks; ★ is read in the authors' "
+    "own text or code, ◦ in an abstract, a survey or a second-hand copy. For comparison, a public sandbox of automated "
+    "weak-to-strong research has PGR 0.23 for methods tuned by hand and 0.97 for the best one found in chat ★."
+)
 JUDGES = {"implicit": False, "explicit": True}
 PARTS = 4
 
@@ -109,7 +116,8 @@ def report(results: Results) -> Iterator[Block]:
     for family in families:
         yield _recovery(select(results, family=family))
         yield _gaps(select(results, family=family))
-    yield _best_of(results, families)
+    if values_of(results, "n"):
+        yield _best_of(results, families)
     for family in families:
         yield _agreement(select(results, family=family))
 
@@ -126,12 +134,7 @@ def _recovery(found: Results) -> Table:
         title=_title(found),
         columns={"reward, greedy": "higher", **dict.fromkeys((*CEILINGS, "Recovery"), "higher"), "in its paper": None},
         rows=rows,
-        caption=tables.interval_note(rewards["Base"])
-        + " Of the shares: bootstrap over prompts and seeds together; undefined where the gap's interval is not above "
-        "0. PGR: from the aligned weak model (Weak, Weak SFT (pre): the unaligned one) to Ceiling or Ceiling (SFT); "
-        "Recovery: from Base to Ceiling. In its paper: other models and tasks; ★ is read in the authors' own text or "
-        "code, ◦ in an abstract, a survey or a second-hand copy. For comparison, a public sandbox of automated "
-        "weak-to-strong research has PGR 0.23 for methods tuned by hand and 0.97 for the best one found in chat ★.",
+        caption=f"{tables.interval_note(rewards['Base'])} {SHARES}",
     )
 
 

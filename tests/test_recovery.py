@@ -82,6 +82,15 @@ def test_without_a_sure_gap_there_is_no_share(ceiling):
     assert share_text(found) == "undefined"
 
 
+def test_a_resample_without_a_gap_has_no_share():
+    # One in 256 resamples draws the first prompt alone.
+    found = recovered(
+        results([[0.0, 0.0, 1.0, 1.0]]), floor=results([[0.0] * 4]), ceiling=results([[0.0, 1.0, 1.0, 1.0]])
+    )
+    assert found is not None
+    assert (found.low, found.mean, found.high) == (0.0, pytest.approx(2 / 3), 1.0)
+
+
 def test_one_prompt_is_no_spread_and_no_results_have_no_share():
     found = recovered(results([[1.0]]), floor=results([[0.0]]), ceiling=results([[4.0]]))
     assert found is not None

@@ -12,7 +12,7 @@ from test_training_tiny import dpo, losses, make_model, make_pairs, run, texts
 
 from cong.data import write_rows
 from cong.errors import UserError
-from cong.training import DPO
+from cong.training import DPO, LoRA
 from cong.training.dpo import dpo_loss
 
 
@@ -28,7 +28,8 @@ def weighted(tmp_path: Path, *, weight: float | list[float], rows: int = 24, **f
 def weights_of(model: Path) -> dict:
     from safetensors.torch import load_file
 
-    return load_file(model / "model.safetensors")
+    (path,) = model.glob("*.safetensors")
+    return load_file(path)
 
 
 def points(out: Path, name: str) -> list[float]:
@@ -65,10 +66,11 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences() -> None:
     assert ratios.grad[:, 2].tolist() == [0.0, 0.0]
 
 
-def test_weights_of_1_are_plain_dpo_to_the_last_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_weights_of_1_are_plain_dpo_to_the_last_bit(tmp_path: Path, lora: LoRA | None) -> None:
     import torch
 
-    one = weighted(tmp_path, weight=1.0, epochs=2)
+    one = weighted(tmp_path, weight=1.0, epochs=2, lora=lora)
     outs = [run(stage, tmp_path / "store", micro_batch=4) for stage in (one, dataclasses.replace(one, weighted=False))]
     assert outs[0] != outs[1]
     assert losses(outs[0]) == losses(outs[1])

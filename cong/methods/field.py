@@ -36,8 +36,9 @@ def best_of(
 ) -> BestOfN:
     """The best of n samples of the aligned weak model by the weak pair's implicit reward, or by the explicit one.
 
-    It is weak-to-strong search (Zhou et al., 2024, arXiv:2405.19262) with one beam and whole responses. `drawn` samples
-    are made, of which the first n count: several n share them. None takes n, and the training prompts.
+    Weak-to-strong search (Zhou et al., 2024, arXiv:2405.19262) with one beam and whole responses chooses so among
+    samples of the strong model. `drawn` samples are made, of which the first n count: several n share them. None takes
+    n, and the training prompts.
     """
     given, sampling = prompts or t.prompts, t.scale.candidates.sampling
     samples = t.generate(t.weak_aligned, given, sampling=sampling, samples=drawn or n)

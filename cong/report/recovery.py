@@ -31,8 +31,8 @@ def recovered(
 
     It is the quotient of two means over seeds. Its 95 % interval is a percentile bootstrap over prompts and seeds
     together: a resample draws seeds, and within each its prompts, the same for all three terms. With one seed the
-    interval does not hold the spread between seeds. Undefined is the share where the interval of the gap is not wholly
-    above 0: then it is not known that there is a gap.
+    interval does not hold the spread between seeds, with a few it is too narrow. Undefined is the share where the
+    interval of the gap is not wholly above 0: then it is not known that there is a gap.
     """
     tables = [_table(results, name) for results in zip(student, floor, ceiling, strict=True)]
     if not tables:
@@ -41,7 +41,9 @@ def recovered(
     gaps = drawn[:, 2] - drawn[:, 1]
     if not _interval(gaps)[0] > 0:
         return None
-    low, high = _interval((drawn[:, 0] - drawn[:, 1]) / gaps)
+    # Of the resamples 2.5 % at most have no gap, and no share.
+    kept = gaps > 0
+    low, high = _interval((drawn[kept, 0] - drawn[kept, 1]) / gaps[kept])
     one, lowest, highest = (sum(float(table[:, term].mean()) for table in tables) for term in range(_TERMS))
     return Estimate(mean=(one - lowest) / (highest - lowest), low=low, high=high, seeds=len(tables))
 
