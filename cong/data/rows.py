@@ -44,10 +44,25 @@ def read_rows(
 
 def write_rows(path: Path, rows: Sequence[Row], *, notes: dict[str, str] | None = None) -> None:
     """Write rows to a Parquet file that appears whole or not at all; `notes` go into the metadata of its schema."""
+    _write_table(path, as_table(rows).replace_schema_metadata(notes))
+
+
+def copy_rows(source: Path, target: Path, *, row_ids: Sequence[str]) -> None:
+    """Write the rows of a Parquet file that have these ids, in this order, with all columns and notes as they are."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as file:
+        table = file.read()
+    places = {row_id: place for place, row_id in enumerate(table["row_id"].to_pylist())}
+    # Rows never become Python objects: responses hold a list of tokens each.
+    _write_table(target, table.take([places[row_id] for row_id in row_ids]))
+
+
+def _write_table(path: Path, table: "pa.Table") -> None:
     import pyarrow.parquet as pq
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(as_table(rows).replace_schema_metadata(notes), temporary, compression="zstd")
+    pq.write_table(table, temporary, compression="zstd")
     os.replace(temporary, path)
 
 

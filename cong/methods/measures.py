@@ -4,6 +4,7 @@ from cong.data.prompts import Subset
 from cong.evaluation import Compare, Downstream, Evaluate
 from cong.evaluation.contests import Contest
 from cong.generation import Sampling
+from cong.methods.field import best_of
 from cong.methods.transitions import GREEDY, Transition
 from cong.models import Model
 from cong.scoring import Likelihood, Score
@@ -52,6 +53,17 @@ def evaluate_contrastive(t: Transition, *, alpha: float, tuning: int | None = No
     responses = t.contrast(prompts, alpha=alpha)
     likely = Score(responses=responses, judge=Likelihood(model=t.weak)) if fluency else None
     return Evaluate(scored=Score(responses=responses, judge=t.reward), implicit=responses, fluency=likely)
+
+
+def evaluate_best_of(t: Transition, *, n: int, drawn: int, explicit: bool = False) -> Evaluate:
+    """The best of n samples of the aligned weak model on the held-out prompts: over-optimisation, as n grows.
+
+    `reward` is explicit whatever chose; chosen by it, it is what the best choice of n could have. All n share `drawn`
+    samples.
+    """
+    best = best_of(t, n=n, drawn=drawn, prompts=t.heldout, explicit=explicit)
+    implicit = Score(responses=best, judge=t.implicit)
+    return Evaluate(scored=Score(responses=best, judge=t.reward), implicit=implicit)
 
 
 def compete(t: Transition, model: Model, contest: Contest) -> Compare:

@@ -40,8 +40,8 @@ class SFTSettings(TrainingSettings):
 class DPOSettings(TrainingSettings):
     """DPO; its beta comes from the method (Stage II sweeps it)."""
 
-    def stage(self, *, model: Model, data: Stage, beta: float, seed: int) -> DPO:
-        return DPO(model=model, data=data, beta=beta, seed=seed, **vars(self))
+    def stage(self, *, model: Model, data: Stage, beta: float, seed: int, weighted: bool = False) -> DPO:
+        return DPO(model=model, data=data, beta=beta, seed=seed, weighted=weighted, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class AlignmentSettings(TrainingSettings):
 
     beta: float
 
-    def stage(self, *, model: Model, data: Stage, seed: int) -> DPO:
-        return DPO(model=model, data=data, seed=seed, **vars(self))
+    def stage(self, *, model: Model, data: Stage, seed: int, weighted: bool = False) -> DPO:
+        return DPO(model=model, data=data, seed=seed, weighted=weighted, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

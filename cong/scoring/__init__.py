@@ -3,15 +3,19 @@
 pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=RewardModel(model=model)))
 """
 
+from cong.scoring.best import BestOfN
 from cong.scoring.functions import FunctionReward, reward_from
 from cong.scoring.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
 from cong.scoring.reward import ModelReward, Reward
 from cong.scoring.rewards import AnswerMatch, ExactReward, ImplicitReward, Likelihood, RewardModel, UnitTests
 from cong.scoring.score import Score
+from cong.scoring.weighed import AgreementByWeight, WeighedPairs
 
 __all__ = [
+    "AgreementByWeight",
     "AnswerMatch",
     "BestAgainstWorst",
+    "BestOfN",
     "ConfidentPairs",
     "ExactReward",
     "FunctionReward",
@@ -24,5 +28,6 @@ __all__ = [
     "RewardModel",
     "Score",
     "UnitTests",
+    "WeighedPairs",
     "reward_from",
 ]

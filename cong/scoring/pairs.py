@@ -110,11 +110,11 @@ class ConfidentPairs(Stage):
         return self.pairs.row_count()
 
     def run(self, ctx: Context) -> None:
-        gaps = _gaps(ctx, self.chosen, self.rejected)
+        gaps = score_gaps(ctx, self.chosen, self.rejected)
         given = read_rows(ctx.path(self.pairs) / PAIRS)
         pairs = [row | {"gap": gaps[row["prompt_id"]]} for row in given if row["prompt_id"] in gaps]
         right = [row | {"swapped": False} for row in pairs if row["gap"] > self.margin]
-        wrong = [_swapped(row) for row in pairs if row["gap"] < -self.margin]
+        wrong = [swapped_pair(row) for row in pairs if row["gap"] < -self.margin]
         kept = right + wrong if self.swap else right
         write_rows(ctx.out / PAIRS, kept)
         ctx.summary(
@@ -144,7 +144,7 @@ class PairAgreement(Stage):
         return LITTLE
 
     def run(self, ctx: Context) -> None:
-        scored = _gaps(ctx, self.chosen, self.rejected)
+        scored = score_gaps(ctx, self.chosen, self.rejected)
         pairs = read_rows(ctx.path(self.pairs) / PAIRS)
         signed = ((row["prompt_id"], -1 if row.get("swapped") else 1) for row in pairs)
         gaps = [sign * scored[prompt_id] for prompt_id, sign in signed if prompt_id in scored]
@@ -165,7 +165,7 @@ def _extremes(candidates: list[Row]) -> Row:
     return {**_pair(best, worst), "chosen_reward": best["reward"], "rejected_reward": worst["reward"]}
 
 
-def _gaps(ctx: Context, chosen: Stage, rejected: Stage) -> dict[str, float]:
+def score_gaps(ctx: Context, chosen: Stage, rejected: Stage) -> dict[str, float]:
     """Return by how much the chosen response is scored higher than the rejected one, where both have a score."""
     one, other = (_scores(ctx, side) for side in (chosen, rejected))
     scores = {
@@ -180,8 +180,11 @@ def _scores(ctx: Context, stage: Stage) -> dict[str, Row]:
     return by_prompt(rows)
 
 
-def _swapped(row: Row) -> Row:
-    return row | {"chosen": row["rejected"], "rejected": row["chosen"], "gap": -row["gap"], "swapped": True}
+def swapped_pair(row: Row) -> Row:
+    """Return a pair, with its gap and its rewards, the other way round."""
+    sides = {"chosen": "rejected", "rejected": "chosen"}
+    rewards = {f"{one}_reward": row[f"{other}_reward"] for one, other in sides.items() if f"{other}_reward" in row}
+    return row | {one: row[other] for one, other in sides.items()} | rewards | {"gap": -row["gap"], "swapped": True}
 
 
 def _pair(chosen: Row, rejected: Row) -> Row:

@@ -9,6 +9,7 @@ change neither the rows of an optimizer step nor their order.
 
 from cong.training.auxconf import AuxConf
 from cong.training.dpo import DPO
+from cong.training.extrapolated import Extrapolated
 from cong.training.lora import LoRA
 from cong.training.orpo import ORPO
 from cong.training.reference import ReferenceLogprobs
@@ -16,4 +17,15 @@ from cong.training.sft import SFT
 from cong.training.simpo import SimPO
 from cong.training.wspo import WSPO, ResponseLogprobs
 
-__all__ = ["DPO", "ORPO", "SFT", "WSPO", "AuxConf", "LoRA", "ReferenceLogprobs", "ResponseLogprobs", "SimPO"]
+__all__ = [
+    "DPO",
+    "ORPO",
+    "SFT",
+    "WSPO",
+    "AuxConf",
+    "Extrapolated",
+    "LoRA",
+    "ReferenceLogprobs",
+    "ResponseLogprobs",
+    "SimPO",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer
 from trl.trainer import utils
-from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from cong.models.weights import load_checked
@@ -152,6 +152,39 @@ class PairTrainer(CachedReferenceTrainer):
         masks = [batch["completion_mask"] for batch in batch_samples]
         count = torch.stack([mask[: len(mask) // 2, 1:].sum() for mask in masks]).sum().to(device)
         return self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass
+class WeightedCollator(DataCollatorForPreference):
+    """Adds the weights of the pairs."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        weights = torch.tensor([example["weight"] for example in examples])
+        return super().torch_call(examples) | {"weight": weights}
+
+
+class WeightedTrainer(CachedReferenceTrainer):
+    """A loss of pairs from their `chosen` and `rejected` log-ratios, times their weight, averaged over the pairs."""
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *, loss: Callable[..., torch.Tensor], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _refuse_experts(self)
+        # The trainer's own collator in all else: padding and the cut are those of plain DPO.
+        self.data_collator = WeightedCollator(**vars(self.data_collator))
+        self._pair_loss = loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        logps = _logps(model, inputs, scored=inputs["completion_mask"].bool()).sum(dim=1)
+        chosen, rejected = logps.chunk(2)
+        ratios = {"chosen": chosen - inputs["ref_chosen_logps"], "rejected": rejected - inputs["ref_rejected_logps"]}
+        margins = self.beta * (ratios["chosen"] - ratios["rejected"])
+        _note(self, **{"logps/chosen": chosen, "logps/rejected": rejected, "rewards/margins": margins})
+        _note(self, **{"rewards/accuracies": margins > 0, "weight": inputs["weight"]})
+        return (inputs["weight"] * self._pair_loss(**ratios)).mean()
 
 
 def _logps(model: Any, inputs: Any, *, scored: torch.Tensor) -> torch.Tensor:
