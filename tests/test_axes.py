@@ -17,6 +17,7 @@ OTHER = {
     "alpha": 0.7,
     "alphas": (0.3, 0.35),
     "alignment_learning_rate": (5e-5, 7e-5),
+    "best_of": (3,),
     "beta": 0.25,
     "domains": ("math",),
     "families": ("llama",),
@@ -40,11 +41,12 @@ OTHER = {
     "simpo_beta": (4.0, 6.0),
     "simpo_gamma": (0.7, 1.4),
     "stage_one": ("3e-4x1", "2e-4x3"),
-    "strong": "14B",
+    "step": 0.3,
+    "strong": "3B",
     "strongs": ("14B",),
     "swap_margins": (0.5, 0.75),
     "to_strong": "14B",
-    "weak": "1.5B",
+    "weak": "7B",
     "weaks": ("1.5B",),
 }
 """A value of each axis that is nobody's default."""

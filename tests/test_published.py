@@ -97,10 +97,14 @@ def test_all_judges_of_the_paper_order_the_methods_alike() -> None:
 
 def test_the_paper_has_a_block_for_every_setting_of_the_experiment() -> None:
     from cong.experiment import load
+    from cong.paper.setups import across
+    from cong.scales import scale
 
     module = load(PAPER.with_name("methods.py")).module
     published = {key: block for key, block in load_published(PAPER).items() if key[0] in module.SETTINGS}
-    assert {family for setting, family in published if setting == "weak to strong"} == set(module.FAMILIES)
+    paper = scale("paper")
+    families = {family for setting, family in published if setting == "weak to strong"}
+    assert families == {*paper.sizes, *across(paper)}
     for (setting, family), block in published.items():
         assert set(block.rows) <= set(module.SETTINGS[setting])
         assert max(block.averages, key=block.averages.__getitem__).startswith("ConG")
