@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import spoken
 import torch
 import yaml
-from commands import cong, one_line
+from commands import one_line
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cong.align.request import Request, with_lora, with_setting
 from cong.align.run import align, planned
 from cong.align.sources import model_of, prompts_of, reward_of
+from cong.cli.app import main
 from cong.data import PAIRS, PROMPTS, read_rows
 from cong.data.heldout import HeldOut
 from cong.errors import UserError
@@ -250,7 +252,7 @@ def another_tokenizer():
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_before_anything_is_computed(mistaken, tmp_path, changes, message):
+def test_a_mistake_is_one_line_before_anything_is_computed(mistaken, tmp_path, monkeypatch, capsys, changes, message):
     given = {
         "weak": "weak", "strong": "strong", "prompts": "prompts.jsonl", "reward": "rewards.py:vowels",
         "output": str(tmp_path / "out"), "store": str(tmp_path / "store"), **changes,
@@ -261,7 +263,11 @@ def test_a_mistake_is_one_line_before_anything_is_computed(mistaken, tmp_path, c
         for name, value in given.items()
     }
     arguments = [part for name, value in known.items() for part in (f"--{name}", value)]
-    one_line(*cong("align", *arguments, env={}), message)
+    monkeypatch.setattr(sys, "argv", ["cong", "align", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    one_line(ended.value.code, "".join(capsys.readouterr()), message)
     assert not list((tmp_path / "store").glob("[A-Z]*/*/_SUCCESS"))
 
 
