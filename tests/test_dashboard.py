@@ -18,6 +18,8 @@ from cong.graph.runner import check_capacity
 from cong.graph.store import Store
 from cong.run.job import prepare
 from cong.submit import dashboard
+from cong.submit.jobs import Jobs, Submission
+from cong.submit.packing import Packed
 
 
 @pytest.fixture
@@ -167,3 +169,40 @@ def test_a_stage_in_one_process_needs_one_node_and_several_processes_may_be_apar
         "needs 8 times 4 CPU 1 GPU on one node each, the cluster has room for 4: "
         "80 CPU 8 GPU on 3 nodes (2 x 8 CPU 4 GPU, 1 x 64 CPU)"
     )
+
+
+class Starting:
+    """Ray's client, of a cluster whose agents come up after some asking."""
+
+    answers: list[str]
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self.started: list[dict[str, Any]] = []
+
+    def submit_job(self, **job: Any) -> None:
+        if self.answers:
+            raise RuntimeError(self.answers.pop(0))
+        self.started.append(job)
+
+
+@pytest.mark.parametrize(("answers", "taken"), [(["No available agent to submit job"] * 3, True), (["bad zip"], False)])
+def test_a_cluster_that_is_only_just_up_is_given_time_and_another_refusal_is_told(
+    monkeypatch, tmp_path, answers, taken
+):
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Starting)
+    monkeypatch.setattr("cong.submit.jobs._POLL_SECONDS", 0.0)
+    monkeypatch.setattr(Starting, "answers", list(answers), raising=False)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    cluster = dashboard.Cluster(
+        address="http://head:8265", headers={}, ray="2.60.0", python="3.11.7", capacity=Capacity(nodes=()), here=True
+    )
+    jobs = Jobs(cluster)
+    packed = Packed(
+        root=tmp_path, archive=b"", files=1, left_out=(), experiment="numbers.py", profile="cong/profiles/laptop.toml"
+    )
+    submission = Submission(name="numbers", packed=packed, options=(), store="/shared", environment={})
+    if taken:
+        assert jobs.submit(submission).startswith("cong-numbers-")
+    else:
+        with pytest.raises(UserError, match="did not take the job: bad zip"):
+            jobs.submit(submission)

@@ -87,11 +87,11 @@ def test_a_driver_killed_inside_every_kind_of_stage_loses_nothing(small_run, tmp
 
 
 def test_a_killed_train_worker_and_a_killed_data_actor_are_replaced(small_run, tmp_path):
-    settings = ["weak=true", "batch=4"]
+    settings = ["weak=true", "batch=8"]
     candidates, trained, stages = _weak(small_run.store, settings)
     # What leads to the two stages is in the store; both are to be computed on the cluster, and one more time without.
     ours, theirs = (_copy(small_run.store, tmp_path / name, stages, but=candidates) for name in ("ours", "theirs"))
-    inline = INLINE.changed(micro_batch=4)
+    inline = INLINE.changed(micro_batch=8)
     Runner(store=theirs, resources=inline).run(make_plan({"trained": trained, "decoded": candidates}, theirs))
     process = _start(ours.root, _profile(tmp_path, CLUSTER), *(part for text in settings for part in ("--set", text)))
     killed = [

@@ -38,6 +38,8 @@ STORE = "cong.store"
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
+_NO_AGENT = "No available agent"
+"""What Ray says, with status 500, while the agents of its nodes are starting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +109,27 @@ class Jobs:
         with tempfile.TemporaryDirectory() as directory, self._reported():
             archive = Path(directory) / "project.zip"
             archive.write_bytes(submission.packed.archive)
+            self._start(
+                entrypoint=entry_point(submission),
+                submission_id=job_id,
+                runtime_env={"working_dir": str(archive), "env_vars": variables},
+                metadata={EXPERIMENT: submission.name, STORE: submission.store},
+            )
+        return job_id
+
+    def _start(self, **job: Any) -> None:
+        """Start a job; a cluster that is only just up has no agent yet that would take it."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while True:
             try:
-                self._client.submit_job(
-                    entrypoint=entry_point(submission),
-                    submission_id=job_id,
-                    runtime_env={"working_dir": str(archive), "env_vars": variables},
-                    metadata={EXPERIMENT: submission.name, STORE: submission.store},
-                )
+                self._client.submit_job(**job)
+                return
             except RuntimeError as error:
+                if _NO_AGENT in str(error) and time.monotonic() < end:
+                    time.sleep(_POLL_SECONDS)
+                    continue
                 reason = " ".join(str(error).split())[:300]
                 raise UserError(f"Ray at {self._address} did not take the job: {reason}") from error
-        return job_id
 
     def follow(self, job_id: str) -> int:
         """Print a job's log until the job ends; return its exit code. A lost connection is taken up again."""
