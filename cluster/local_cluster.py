@@ -102,8 +102,10 @@ def ask_for_token() -> None:
 
 def _node(directory: Path, where: str, *options: str, prefix: list[str] | None = None) -> Node:
     directory.mkdir()
-    # Nodes that share a directory take each other's unpacked projects away.
+    # Nodes that share a directory take each other's unpacked projects away; an agent whose port another Ray of this
+    # machine has takes no jobs.
     common = [f"--temp-dir={directory}", f"--node-ip-address={where}", "--object-store-memory=80000000"]
+    common.append("--dashboard-agent-listen-port=0")
     ray = [RAY, "start", "--block", "--disable-usage-stats", *common, *options]
     log = directory / "log"
     with log.open("w") as file:
