@@ -1,12 +1,14 @@
 """The cluster of several nodes on one machine: whom it admits, and a node that is cut off from its network."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -44,7 +46,17 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def agents_port() -> Iterator[None]:
+    """What Ray's agents listen on by default is taken, as it is by another Ray of this machine."""
+    with socket.socket() as held:
+        with contextlib.suppress(OSError):  # Then another Ray has it.
+            held.bind(("", 52365))
+            held.listen()
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, agents_port):
     # A check that is not answered is waited for 10 seconds, unless it is given another port.
     quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5",
              "RAY_health_check_timeout_ms": "1000"}  # fmt: skip
@@ -82,6 +94,18 @@ def test_it_admits_its_owner_who_has_set_nothing_and_no_stranger(cluster, tmp_pa
     assert (owner.returncode, owner.stderr) == (0, "")
     assert stranger.returncode == 2
     assert "(401)" in stranger.stderr
+
+
+def test_it_takes_jobs_beside_another_ray_on_the_machine(cluster):
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [ray, "job", "submit", "--no-wait", "--address", cluster.dashboard, "--", "true"]
+    asked = {"RAY_AUTH_MODE": "token"}
+
+    def taken() -> bool:
+        return subprocess.run(command, env=cluster.owner | asked, capture_output=True, check=False).returncode == 0
+
+    # Its agents may still be starting.
+    _until(taken, seconds=60)
 
 
 @pytest.mark.skipif(not NAMESPACES, reason="network namespaces need root and the command `ip`")
