@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 from cong import methods
 from cong.experiment import Cell, Results
+from cong.paper import tables
 from cong.report import Block, Figure, Text
 from cong.report.curves import Curve, draw_curves, draw_wins, win_matrix
-from cong.report.statistics import select, spearman, values_of
+from cong.report.statistics import select, values_of
 
 GRID = ("alpha=0:1:0.1",)
 MEASURES = (
@@ -70,14 +71,4 @@ def _wins(family: str, found: Results) -> Figure:
 
 
 def _text(family: str, found: Results) -> Text:
-    parts = []
-    for seed in values_of(found, "seed"):
-        one = select(found, seed=seed)
-        alphas = [float(result.axes["alpha"]) for result in one]
-        rho = spearman(alphas, [float(result.values["implicit_per_token"]) for result in one])
-        best = max(one, key=lambda result: result.values["reward"])
-        parts.append(
-            f"seed {seed}: Spearman correlation of alpha and implicit reward per token {rho:.2f}, "
-            f"best explicit reward {best.values['reward']:.2f} at alpha {best.axes['alpha']:g}"
-        )
-    return Text(text=f"{family}, " + "; ".join(parts) + ".")
+    return Text(text=f"{family}, {tables.alpha_summary(found)}.")

@@ -20,7 +20,7 @@ from cong import methods
 from cong.experiment import Cell, Results
 from cong.paper import tables
 from cong.report import Better, Block, Entry, Figure, Table, Text, ranked_table
-from cong.report.statistics import difference, estimate, select, spearman, values_of
+from cong.report.statistics import difference, estimate, select, values_of
 
 METHODS = ("Base", "Weak SFT (pre)", "Weak SFT (post)", "ConG-S", "ConG")
 ALPHAS = tuple(step / 10 for step in range(11))
@@ -171,13 +171,4 @@ def _alpha_figure(results: Results) -> Figure:
 
 
 def _alpha_text(results: Results) -> Text:
-    found = [result for result in results if "pair" in result.axes]
-    parts = []
-    for seed in values_of(found, "seed"):
-        one = select(found, seed=seed)
-        alphas = [float(result.axes["alpha"]) for result in one]
-        rho = spearman(alphas, [result.values["implicit_per_token"] for result in one])
-        best = max(one, key=lambda result: result.values["reward"])
-        parts.append(f"seed {seed}: Spearman correlation of alpha and implicit reward {rho:.2f}, "
-                     f"best explicit reward {best.values['reward']:.2f} at alpha {best.axes['alpha']:g}")  # fmt: skip
-    return Text(text="; ".join(parts) + ".")
+    return Text(text=f"{tables.alpha_summary([result for result in results if 'pair' in result.axes])}.")

@@ -19,7 +19,7 @@ from cong.paper import tables
 from cong.paper.setups import between
 from cong.report import Better, Block, Entry, Figure, Table, Text, ranked_table
 from cong.report.curves import Curve, draw_curves
-from cong.report.statistics import difference, estimate, select, spearman, values_of
+from cong.report.statistics import difference, estimate, select, values_of
 
 SCALE = "scales/sentiment.py"
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -96,7 +96,7 @@ def _pair(t: methods.Transition, alphas: tuple[float, ...], axes: dict[str, Any]
     return [
         Cell(
             stage=methods.evaluate_contrastive(t, alpha=value, fluency=True),
-            axes={"pair": "contrastive", "contrast": value, **axes},
+            axes={"pair": "contrastive", "alpha": value, **axes},
         )
         for value in alphas
     ]
@@ -106,7 +106,7 @@ def report(results: Results) -> Iterator[Block]:
     pair = select(results, pair="contrastive")
     yield _curves(pair)
     yield _pair_table(pair)
-    yield _pair_text(pair)
+    yield Text(text=f"{tables.alpha_summary(pair)}.")
     for family in values_of(results, "family"):
         found = select(results, family=family)
         yield _methods_table(family, found)
@@ -122,39 +122,24 @@ def _curves(found: Results) -> Figure:
         draw=lambda panels: _draw(panels, found),
         caption="Greedy contrastive responses to the held-out prompts. Alpha 1 is plain decoding of the aligned model "
         "among its likely tokens, 0 the log-ratio. "
-        + tables.interval_note(select(found, contrast=found[0].axes["contrast"])),
+        + tables.interval_note(select(found, alpha=found[0].axes["alpha"])),
     )
 
 
 def _draw(panels: Any, found: Results) -> None:
     for panel, (name, title) in zip(panels, MEASURES, strict=True):
-        curve = Curve.of(found, axis="contrast", measure=name, label=title)
+        curve = Curve.of(found, axis="alpha", measure=name, label=title)
         draw_curves(panel, [curve], x="contrastive coefficient $\\alpha$", y=title)
 
 
 def _pair_table(found: Results) -> Table:
     rows = [
-        (f"{alpha:g}", *(str(estimate(select(found, contrast=alpha), name)) for name, _ in MEASURES))
-        for alpha in sorted(values_of(found, "contrast"))
+        (f"{alpha:g}", *(str(estimate(select(found, alpha=alpha), name)) for name, _ in MEASURES))
+        for alpha in sorted(values_of(found, "alpha"))
     ]
     return Table(
         title="The same in numbers", columns=("alpha", *(title.replace("\n", " ") for _, title in MEASURES)), rows=rows
     )
-
-
-def _pair_text(found: Results) -> Text:
-    parts = []
-    for seed in values_of(found, "seed"):
-        one = select(found, seed=seed)
-        alphas = [float(result.axes["contrast"]) for result in one]
-        rho = spearman(alphas, [float(result.values["implicit_per_token"]) for result in one])
-        best = max(one, key=lambda result: result.values["reward"])
-        parts.append(
-            f"seed {seed}: Spearman correlation of alpha and implicit reward per token {rho:.2f}, "
-            f"best sentiment {best.values['reward']:.2f} at alpha {best.axes['contrast']:g}, where fluency is "
-            f"{best.values['fluency']:.2f}"
-        )
-    return Text(text="; ".join(parts) + ".")
 
 
 def _methods_table(family: str, found: Results) -> Table:

@@ -13,7 +13,6 @@ from cong.graph.stage import Stage
 from cong.graph.store import StageStore
 from cong.publish import TrainedModel, check_target, export
 from cong.run import launch
-from cong.run.checks import check
 from cong.run.job import Job, job_of
 from cong.scales import Scale
 from cong.scoring import FunctionReward
@@ -37,7 +36,6 @@ def align(job: Job, output: Path) -> tuple[Path, Path]:
     """
     final = _final_model(job)
     check_target(output, fingerprint=final.fingerprint)
-    check(job)
     page = launch.run(job)
     job.store.fetch([final])
     trained = TrainedModel(root=job.store.root, directory=job.store.directory(final))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cong.cli.options import Address, Profile, StorePlace, opened
+from cong.cli.options import Address, Profile, StorePlace, opened, resources_of
 
 MODEL = "MODEL"
 Weak = Annotated[str, typer.Option(help="Directory, OWNER/NAME@COMMIT, or a packaged checkpoint.", metavar=MODEL)]
@@ -58,7 +58,6 @@ def align(
     from cong.align.run import align as carry_out
     from cong.align.run import planned
     from cong.align.sources import model_of, preferences_of, prompts_of, reward_of
-    from cong.graph.resources import load_profile
     from cong.scales import scale as scale_named
 
     target = output.expanduser().absolute()
@@ -80,9 +79,6 @@ def align(
     if lora_rank is not None:
         made = with_lora(made, rank=lora_rank)
     found = opened(store)
-    resources = load_profile(profile, **({} if address is None else {"address": address}))
-    job = planned(
-        request, scale=made, resources=resources if found.shared else resources.changed(one_node=True), store=found
-    )
+    job = planned(request, scale=made, resources=resources_of(profile, found, address=address), store=found)
     model, page = carry_out(job, target)
     typer.echo(f"report:  {page}\nmodel:   {model}")

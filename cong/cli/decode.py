@@ -1,15 +1,12 @@
 """`cong decode`: contrastive decoding of a file of prompts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cong.cli.options import Profile
+from cong.cli.options import Profile, resources_of
 from cong.errors import UserError
-
-if TYPE_CHECKING:
-    from cong.graph.resources import Resources
 
 
 def decode(
@@ -61,7 +58,7 @@ def decode(
         alphas=_alphas(alpha),
         settings=settings,
         seed=seed,
-        resources=_resources(
+        resources=resources_of(
             profile, dtype=dtype, device=device, backend=backend, slots=batch_size, actors=0 if no_ray else actors
         ),
     )
@@ -69,13 +66,6 @@ def decode(
     typer.echo(f"{output}: {decoded} rows decoded, {failed} failed")
     if failed:
         raise typer.Exit(1)
-
-
-def _resources(profile: str, **chosen: str | int | None) -> "Resources":
-    """Return the profile with what was chosen on the command line."""
-    from cong.graph.resources import load_profile
-
-    return load_profile(profile, **{name: value for name, value in chosen.items() if value is not None})
 
 
 def _alphas(text: str) -> tuple[float, ...]:

@@ -51,6 +51,7 @@ def export(
     found = opened(store)
     found.mirror()
     trained = publish.find_model(found.root, model)
-    typer.echo(f"model:   {publish.export(trained, directory.expanduser().absolute(), adapter=adapter)}")
+    written = publish.export(trained, directory.expanduser().absolute(), adapter=adapter)
+    typer.echo(f"model:   {written}")
     if push is not None:
-        typer.echo(f"hub:     {publish.push(directory, push)}")
+        typer.echo(f"hub:     {publish.push(written, push)}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from cong.graph.resources import Resources
     from cong.graph.store import StageStore
     from cong.run.job import Job
 
@@ -47,6 +48,14 @@ def opened(store: str) -> "StageStore":
     return found
 
 
+def resources_of(profile: str, store: "StageStore | None" = None, **overrides: Any) -> "Resources":
+    """Return a profile with what was chosen in its place, None left out, for stages that lie in a store."""
+    from cong.graph.resources import load_profile
+
+    found = load_profile(profile, **{name: value for name, value in overrides.items() if value is not None})
+    return found if store is None or store.shared else found.changed(one_node=True)
+
+
 def prepare(
     experiment: Path,
     scale: str | None,
@@ -60,18 +69,15 @@ def prepare(
     **overrides: Any,
 ) -> "Job":
     """Load and plan an experiment; raise `UserError` for every mistake that can be seen at once."""
-    from cong.graph.resources import load_profile
     from cong.run.job import prepare as planned
 
-    chosen = {key: value for key, value in overrides.items() if value is not None}
     found = opened(store)
-    resources = load_profile(profile, **chosen)
     return planned(
         experiment,
         scale=scale,
         assignments=settings or [],
         grid=tuple(grid or ()),
-        resources=resources if found.shared else resources.changed(one_node=True),
+        resources=resources_of(profile, found, **overrides),
         store=found,
         force=tuple(force or ()),
         own_grid=own_grid,

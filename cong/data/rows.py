@@ -23,6 +23,8 @@ PAIRS = "pairs.parquet"
 SCORES = "scores.parquet"
 REFERENCE = "reference"
 """Column of prompts, and of the responses to them, that holds what a response is checked against."""
+WEIGHT = "weight"
+"""Column of pairs by which a training may multiply their losses."""
 
 Row = dict[str, Any]
 

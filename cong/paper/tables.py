@@ -17,12 +17,27 @@ from cong.experiment import Cell, Result, Results
 from cong.paper.published import Published, contradictions, order_correlation, ranks
 from cong.paper.setups import Row
 from cong.report.blocks import Table, Text
-from cong.report.statistics import estimate, over_seeds, select, values_of
+from cong.report.statistics import estimate, over_seeds, select, spearman, values_of
 from cong.report.tables import Entry, ranked_table
 
 WEAK_TO_STRONG = (
     "Base", "Weak SFT (pre)", "Weak SFT (post)", "WeakTeacher", "AuxConf", "WSPO", "ConG-S", "ConG"
 )  # fmt: skip
+
+
+def alpha_summary(found: Results) -> str:
+    """Return per seed how the implicit reward follows alpha, and at which alpha the explicit one is best."""
+    parts = []
+    for seed in values_of(found, "seed"):
+        one = select(found, seed=seed)
+        alphas = [float(result.axes["alpha"]) for result in one]
+        rho = spearman(alphas, [float(result.values["implicit_per_token"]) for result in one])
+        best = max(one, key=lambda result: result.values["reward"])
+        parts.append(
+            f"seed {seed}: Spearman correlation of alpha and implicit reward per token {rho:.2f}, "
+            f"best explicit reward {best.values['reward']:.2f} at alpha {best.axes['alpha']:g}"
+        )
+    return "; ".join(parts)
 
 
 def judged_cells(t: methods.Transition, *, rows: Sequence[Row]) -> list[Cell]:

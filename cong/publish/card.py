@@ -24,7 +24,7 @@ def write_card(model: TrainedModel, directory: Path, *, adapter: bool) -> None:
 def card(model: TrainedModel, *, adapter: bool) -> str:
     """Return the card as Markdown with the front matter that the hub reads."""
     steps = lineage(model)
-    origin = _origin(list(model.ancestors())[-1])
+    origin = list(model.ancestors())[-1].origin
     parts = [
         f"---\n{_front_matter(origin, adapter=adapter)}\n---",
         f"# {model.record['stage']} of {_origin_name(origin)}",
@@ -47,12 +47,6 @@ def _front_matter(origin: dict[str, Any], *, adapter: bool) -> str:
         tags=["cong", "weak-to-strong-generalization"],
     )
     return data.to_yaml()
-
-
-def _origin(model: TrainedModel) -> dict[str, Any]:
-    """Return what is recorded of the checkpoint with which the first training began."""
-    origin = model.record["config"].get("model")
-    return origin if isinstance(origin, dict) else {}
 
 
 def _origin_name(origin: dict[str, Any]) -> str:

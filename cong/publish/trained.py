@@ -48,12 +48,17 @@ class TrainedModel:
         """Return the identity of the stage, 64 hexadecimal digits."""
         return self.record["fingerprint"]
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Return what is recorded of the model with which the training began: a stage or a checkpoint, or nothing."""
+        origin = self.record["config"].get("model")
+        return origin if isinstance(origin, dict) else {}
+
     def parent(self) -> "TrainedModel | None":
         """Return the stage that trained the model with which this training began; None for a given checkpoint."""
-        origin = self.record["config"].get("model")
-        if not isinstance(origin, dict) or "fingerprint" not in origin:
+        if "fingerprint" not in self.origin:
             return None
-        return _of_fingerprint(self.root, origin["stage"], origin["fingerprint"])
+        return _of_fingerprint(self.root, self.origin["stage"], self.origin["fingerprint"])
 
     def ancestors(self) -> "Iterator[TrainedModel]":
         """Yield this stage, the one on whose model it was trained, and so on."""
@@ -67,7 +72,7 @@ class TrainedModel:
         parent = self.parent()
         if parent is not None:
             return parent.checkpoint
-        return given_directory(self.record["config"]["model"], path=self._stated_base())
+        return given_directory(self.origin, path=self._stated_base())
 
     def _stated_base(self) -> str:
         return json.loads((self.checkpoint / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]

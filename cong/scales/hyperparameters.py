@@ -4,7 +4,7 @@ A method names models and data, a scale the rest; `dataclasses.replace(scale.sft
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from cong.evaluation import Downstream, Task, TaskFolder
 from cong.generation import ContrastiveGenerate, Sampling
@@ -12,6 +12,13 @@ from cong.graph.stage import Stage
 from cong.models import Model
 from cong.synthetic.tasks import WorldTasks
 from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, LoRA, SimPO
+
+
+class Steps(TypedDict):
+    """What an optimizer step is made of, where a scale has it the same in every training."""
+
+    global_batch_size: int
+    max_length: int
 
 
 @dataclass(frozen=True, kw_only=True)

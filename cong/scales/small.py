@@ -1,7 +1,5 @@
 """The small scale: published models of 0.1 to 1.7 billion parameters, on one GPU. Its settings are untuned."""
 
-from typing import TypedDict
-
 from cong.data.prompts import HubPrompts
 from cong.evaluation import PAPER_TASKS
 from cong.evaluation.contests import published_contests
@@ -18,6 +16,7 @@ from cong.scales.hyperparameters import (
     ORPOSettings,
     SFTSettings,
     SimPOSettings,
+    Steps,
     TaskSettings,
     WSPOSettings,
 )
@@ -38,19 +37,12 @@ DEBERTA = HubModel(
 PROMPTS, HELDOUT = 8_000, 500
 
 
-class _Steps(TypedDict):
-    """What an optimizer step is made of, the same in every training."""
-
-    global_batch_size: int
-    max_length: int
-
-
 def small_scale(domain: str = "chat") -> Scale:
     prompts, heldout, reward = _small_data(domain)
     diverse = Sampling(temperature=0.8, top_p=0.95)
     # Half of the paper's batch, for an eighth of its prompts would make 125 steps of 64. Half of the tokens are for the
     # prompt: a response has 512 at most.
-    steps: _Steps = {"global_batch_size": 32, "max_length": 1024}
+    steps: Steps = {"global_batch_size": 32, "max_length": 1024}
     # Above the paper's rates: smaller models are usually trained at higher ones, and their steps are fewer here.
     sft, preference = 2e-5, 2e-6
     return Scale(

@@ -1,7 +1,7 @@
 """The tiny scale: the synthetic worlds, on a CPU, in minutes."""
 
 from collections.abc import Callable
-from typing import TypedDict, cast, get_args
+from typing import cast, get_args
 
 from cong.errors import UserError
 from cong.evaluation import WORLD_TASKS
@@ -17,6 +17,7 @@ from cong.scales.hyperparameters import (
     ORPOSettings,
     SFTSettings,
     SimPOSettings,
+    Steps,
     TaskSettings,
     WSPOSettings,
 )
@@ -32,13 +33,6 @@ from cong.synthetic.tokenizer import Family
 from cong.synthetic.world import World
 
 
-class _Steps(TypedDict):
-    """What an optimizer step is made of, the same in every training."""
-
-    global_batch_size: int
-    max_length: int
-
-
 def tiny_scale(domain: str = "chat") -> Scale:
     world, reward = _tiny_world(domain), _tiny_reward(domain)
     # A response in code takes a process to judge.
@@ -46,7 +40,7 @@ def tiny_scale(domain: str = "chat") -> Scale:
     # Where answers are right or wrong many prompts give no pair: more epochs bring as many steps as in chat.
     alignment_epochs = {"math": 2, "code": 4}.get(domain, 1)
     diverse = Sampling(temperature=0.8, top_p=0.95)
-    steps: _Steps = {"global_batch_size": 32, "max_length": 128}
+    steps: Steps = {"global_batch_size": 32, "max_length": 128}
     stage_one = SFTSettings(learning_rate=5e-4, epochs=2, **steps)
     return Scale(
         name="tiny",

@@ -170,21 +170,8 @@ def batches(lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[list[
         yield batch
 
 
-class RewardScorer:
+class RewardScorer(Classifier):
     """Worker that holds a reward model."""
-
-    def __init__(
-        self,
-        directory: Path,
-        resources: Resources,
-        *,
-        trust_remote_code: bool = False,
-        label: int | None = None,
-        reads: Reads = "chat",
-    ) -> None:
-        self._classifier = Classifier(
-            directory, resources, trust_remote_code=trust_remote_code, label=label, reads=reads
-        )
 
     def process(self, rows: list[Row]) -> Iterator[Row]:
         """Yield every row with the model's score of the conversation."""
@@ -196,7 +183,7 @@ class RewardScorer:
                     yield scored(row, None, error=encoded)
                 else:
                     good.append((row, encoded))
-            rewards = self._classifier.rewards([encoded for _, encoded in good])
+            rewards = self.rewards([encoded for _, encoded in good])
             yield from (scored(row, reward) for (row, _), reward in zip(good, rewards, strict=True))
 
     def _encoded(self, row: Row) -> Encoded | str:
@@ -204,9 +191,9 @@ class RewardScorer:
         if row["error"] is not None:
             return row["error"]
         try:
-            encoded = self._classifier.encode([*conversation(row), {"role": "assistant", "content": row["response"]}])
+            encoded = self.encode([*conversation(row), {"role": "assistant", "content": row["response"]}])
         except Exception as error:
             # Chat templates and tokenizers raise what they like at texts that they do not understand.
             return f"the chat cannot be formatted: {type(error).__name__}: {error}"
-        vocabulary, positions = self._classifier.vocabulary, self._classifier.positions
+        vocabulary, positions = self.vocabulary, self.positions
         return tokens_fault(encoded.tokens, (), vocabulary=vocabulary, positions=positions) or encoded

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cong.data import PAIRS, SCORES, Row, read_rows, write_rows
+from cong.data import PAIRS, SCORES, WEIGHT, Row, read_rows, write_rows
 from cong.data.finite import check_finite
 from cong.errors import NothingLeft
 from cong.graph.resources import Resources
@@ -22,8 +22,6 @@ from cong.graph.stage import Context, Stage
 from cong.graph.work import LITTLE, Work
 from cong.scoring.pairs import score_gaps, swapped_pair
 
-WEIGHT = "weight"
-"""Column of pairs by which a training may multiply their losses."""
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 

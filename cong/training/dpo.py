@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cong.data import PAIRS, Row, by_prompt, read_rows
+from cong.data import PAIRS, WEIGHT, Row, by_prompt, read_rows
 from cong.errors import UserError
 from cong.graph.fingerprint import LATER
 from cong.graph.stage import Context
@@ -24,9 +24,6 @@ from cong.training.rows import TokenRows, preference_rows
 
 if TYPE_CHECKING:
     import torch
-
-WEIGHT = "weight"
-"""Column of pairs that holds the factors of their losses."""
 
 
 @dataclass(frozen=True, kw_only=True)

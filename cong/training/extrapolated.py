@@ -19,10 +19,9 @@ from cong.graph.stage import Context, Stage
 from cong.graph.work import Work
 from cong.models import Model, check_model, largest, model_dir
 from cong.models.handles import MODEL
-from cong.models.weightfiles import read_header
+from cong.models.weightfiles import tensor_shapes
 from cong.models.work import weight_bytes
 
-_METADATA = "__metadata__"
 _TIED = "lm_head.weight"
 
 
@@ -80,12 +79,12 @@ class Extrapolated(Stage):
                 shutil.copy(path, partial)
         shutil.rmtree(ctx.out / MODEL, ignore_errors=True)
         partial.rename(ctx.out / MODEL)
-        ctx.summary(tensors=len(_tensors(after)), step=self.step)
+        ctx.summary(tensors=len(tensor_shapes(after)), step=self.step)
 
 
 def check_alike(after: Path, before: Path) -> None:
     """Raise `UserError` in one line unless two checkpoints hold tensors of the same names and shapes."""
-    one, other = _tensors(after), _tensors(before)
+    one, other = tensor_shapes(after), tensor_shapes(before)
     # Tied to the embeddings it may be stored in either: as long as it is not in what is kept, it is never read.
     names = sorted((one.keys() ^ other.keys()) - ({_TIED} - one.keys()))
     if names:
@@ -93,15 +92,10 @@ def check_alike(after: Path, before: Path) -> None:
         raise UserError(f"two models that cannot be merged: {names[0]} of {holder} is not in {lacking}")
     for name, shape in one.items():
         if shape != other[name]:
+            ours, theirs = tuple(shape), tuple(other[name])
             raise UserError(
-                f"two models that cannot be merged: {name} has shape {shape} in {after} and {other[name]} in {before}"
+                f"two models that cannot be merged: {name} has shape {ours} in {after} and {theirs} in {before}"
             )
-
-
-def _tensors(directory: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors of a checkpoint by name."""
-    headers = [read_header(path) for path in sorted(directory.glob("*.safetensors"))]
-    return {name: tuple(entry["shape"]) for one in headers for name, entry in one.items() if name != _METADATA}
 
 
 def _move(path: Path, before: Path, target: Path, *, step: float) -> None:

@@ -11,6 +11,7 @@ from trl.trainer import utils
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
+from cong.data import WEIGHT
 from cong.models.weights import load_checked
 from cong.training.lora import LoRA
 
@@ -159,8 +160,8 @@ class WeightedCollator(DataCollatorForPreference):
     """Adds the weights of the pairs."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        weights = torch.tensor([example["weight"] for example in examples])
-        return super().torch_call(examples) | {"weight": weights}
+        weights = torch.tensor([example[WEIGHT] for example in examples])
+        return super().torch_call(examples) | {WEIGHT: weights}
 
 
 class WeightedTrainer(CachedReferenceTrainer):
@@ -183,8 +184,8 @@ class WeightedTrainer(CachedReferenceTrainer):
         ratios = {"chosen": chosen - inputs["ref_chosen_logps"], "rejected": rejected - inputs["ref_rejected_logps"]}
         margins = self.beta * (ratios["chosen"] - ratios["rejected"])
         _note(self, **{"logps/chosen": chosen, "logps/rejected": rejected, "rewards/margins": margins})
-        _note(self, **{"rewards/accuracies": margins > 0, "weight": inputs["weight"]})
-        return (inputs["weight"] * self._pair_loss(**ratios)).mean()
+        _note(self, **{"rewards/accuracies": margins > 0, WEIGHT: inputs[WEIGHT]})
+        return (inputs[WEIGHT] * self._pair_loss(**ratios)).mean()
 
 
 def _logps(model: Any, inputs: Any, *, scored: torch.Tensor) -> torch.Tensor:
