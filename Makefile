@@ -9,7 +9,7 @@ VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_TESTS := tests/inside_vllm
-# All tests of clusters are in one of the two: see tests/conftest.py.
+# All tests of clusters are in one of the two, all of the local Ray in the other: see tests/conftest.py.
 TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
@@ -30,10 +30,15 @@ DS_BUILD_OPS=0 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isol
 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
 endef
 
-.PHONY: quickstart test test-quick coverage test-vllm check setup clean
+.PHONY: quickstart smollm2 test test-quick coverage test-vllm check setup clean
 
 quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
+
+# The method on real language models, from nothing: ARGS='--set seeds=0,1,2' for more seeds than one.
+smollm2: setup
+	$(BIN)/cong mirror
+	$(BIN)/cong run experiments/smollm2.py $(ARGS)
 
 test: check
 	$(BIN)/python -m pytest $(TWO_PROCESSES) --durations=25

@@ -26,11 +26,14 @@ SLOW = {
     "test_training_beginnings", "test_training_loop", "test_training_ray", "test_training_resume",
 }  # fmt: skip
 """Files that start a cluster or a server, kill processes, or train: `make test-quick` leaves them out."""
-CLUSTERS = {
-    "test_faults", "test_function_rewards", "test_generation", "test_graph", "test_kills", "test_local_cluster",
-    "test_object_store_nodes", "test_slurm", "test_submit", "test_sweep", "test_training_ray",
+GROUPS = {
+    "clusters": {
+        "test_faults", "test_kills", "test_local_cluster", "test_object_store_nodes", "test_slurm", "test_submit",
+    },
+    "ray": {"test_function_rewards", "test_generation", "test_graph", "test_sweep", "test_training_ray"},
 }  # fmt: skip
-"""Files that start clusters: of two test processes only one does that, and at no time are there two."""
+"""Files that go to the same of two test processes: those that start clusters, for at no time are there two, and those
+that use the one local Ray, which takes seconds to start."""
 SLOW_FIXTURES = {"ray_of_two_cpus", "small_run"}
 """What uses one of these is slow, wherever it is."""
 
@@ -47,8 +50,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        # The longest group of all first: the other process has the files meanwhile.
-        items.sort(key=lambda item: item.path.stem not in CLUSTERS)
+        # The longest of all first, one in each process; the shorter files fill up what is left.
+        order = [*GROUPS, None]
+        items.sort(key=lambda item: order.index(_group(item.path.stem)))
     for item in items:
         if item.path.stem in SLOW or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -56,15 +60,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each file whole to one of the test processes, and all files of clusters to the same."""
+    """Give each file whole to one of the test processes, and all files of a group to the same."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "clusters" if Path(file).stem in CLUSTERS else file
+            return _group(Path(file).stem) or file
 
     return Scheduling(config, log)
+
+
+def _group(stem: str) -> str | None:
+    return next((name for name, files in GROUPS.items() if stem in files), None)
 
 
 def pytest_collection_finish() -> None:
@@ -101,7 +109,8 @@ def ray_of_two_cpus() -> Iterator[None]:
 
     cloudpickle.register_pickle_by_value(toy)
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # Beside a cluster of the other test process, which Ray would take otherwise.
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 

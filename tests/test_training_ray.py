@@ -34,9 +34,15 @@ def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two_cpus")
-@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["all weights", "adapter"])
-def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(tmp_path: Path, lora) -> None:
-    stage = sft(tmp_path, rows=40, epochs=4, learning_rate=3e-2 if lora else 5e-3, lora=lora)
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [(sft, {}), (dpo, {"lora": LoRA(rank=4), "learning_rate": 3e-2})],
+    ids=["SFT of all weights", "DPO of an adapter"],
+)
+def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(
+    tmp_path: Path, make, settings
+) -> None:
+    stage = make(tmp_path, rows=40, epochs=4, **settings)
     undisturbed = run(stage, tmp_path / "plain")
     out = tmp_path / "killed" / stage.name / stage.slug
     failed: list[BaseException] = []
