@@ -11,6 +11,7 @@ corrects of its teacher's mistakes, what it gains on prompts left out of its tra
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 
 from cong import methods
@@ -32,6 +33,10 @@ MISFIT_LABEL = "misfit, nats per response"
 MISFITS = {"nats per response": "reward", "nats per token": "implicit_per_token"}
 CHAT = "chat"
 HELDOUT, TRAINED = "held-out", "trained on"
+CORRECTION = (
+    "domain, student", "right above", "weak right", "student right", "student right if weak wrong",
+    "student wrong if weak right", "gain, held-out", "gain, trained on", "held-out - trained on",
+)  # fmt: skip
 RIGHT_ABOVE = 0.5
 """Between the rewards of a wrong and of a right answer."""
 
@@ -53,7 +58,10 @@ def cells(
         for weak, strong in _pairs(setups, family, scale=scale):
             chosen = dataclasses.replace(setups, families=(family,), weak=weak, strong=strong)
             for setup in chosen.of(scale):
-                found += _transition(setup, students, {"panel": "transition", "weak": weak, "strong": strong})
+                t, axes = setup.transition, {"panel": "transition", "weak": weak, "strong": strong, **setup.axes}
+                teacher = {"of": "reward", "method": WEAK_ALIGNED, **axes}
+                found.append(Cell(stage=methods.evaluate(t, t.weak_aligned), axes=teacher))
+                found += _measured(setup, students, axes)
     weak, strong = _main_pair(setups, families[0], scale=scale)
     sizes = {"weak": weak, "strong": strong}
     first = dataclasses.replace(setups, families=families[:1], weak=weak, strong=strong)
@@ -90,13 +98,11 @@ def _models(setup: Setup, students: tuple[str, ...]) -> dict[str, Model]:
     return {name: known[name] for name in students}
 
 
-def _transition(setup: Setup, students: tuple[str, ...], axes: dict) -> Iterator[Cell]:
-    t, axes = setup.transition, {**axes, **setup.axes}
-    models = _models(setup, students)
-    for name, model in {WEAK_ALIGNED: t.weak_aligned, **models}.items():
-        yield Cell(stage=methods.evaluate(t, model), axes={"of": "reward", "method": name, **axes})
-    for name, model in models.items():
-        yield Cell(stage=methods.misfit(t, model), axes={"of": "misfit", "method": name, **axes})
+def _measured(setup: Setup, students: tuple[str, ...], axes: dict) -> Iterator[Cell]:
+    for name, model in _models(setup, students).items():
+        common = {"method": name, **axes, **setup.axes}
+        yield Cell(stage=methods.evaluate(setup.transition, model), axes={"of": "reward", **common})
+        yield Cell(stage=methods.misfit(setup.transition, model), axes={"of": "misfit", **common})
 
 
 def _domain(setup: Setup, students: tuple[str, ...], axes: dict, *, trained: int) -> Iterator[Cell]:
@@ -111,26 +117,21 @@ def _domain(setup: Setup, students: tuple[str, ...], axes: dict, *, trained: int
 def _epochs(setup: Setup, students: tuple[str, ...], epochs: tuple[int, ...], axes: dict) -> Iterator[Cell]:
     for count in epochs:
         t = methods.with_epochs(setup.transition, epochs=count)
-        yield from _transition(dataclasses.replace(setup, transition=t), students, {"epochs": count, **axes})
+        yield from _measured(dataclasses.replace(setup, transition=t), students, {"epochs": count, **axes})
 
 
 def report(results: Results) -> Iterator[Block]:
     transitions = select(results, panel="transition")
     students = {name: candidates_of(transitions, name) for name in _students(transitions)}
     yield _scatter(students)
-    yield _correlations(
-        {
-            name: {unit: candidates_of(transitions, name, misfit=measure) for unit, measure in MISFITS.items()}
-            for name in students
-        }
-    )
+    yield _correlations(transitions, list(students))
     groups = {name: by_strong(found) for name, found in students.items()}
     if all(groups.values()):
         yield _choosers(groups)
     for name, found in students.items():
         yield _listed(name, found)
     yield _corrections(select(results, panel="domain"))
-    yield _overtraining(select(results, panel="epochs"))
+    yield _overtraining(select(results, panel="epochs"), transitions)
 
 
 def _students(results: Results) -> list[str]:
@@ -169,12 +170,12 @@ def _correlation(found: Mapping[Place, Candidate], by: CorrelationBy) -> str:
     return UNDEFINED if result is None else str(result)
 
 
-def _correlations(students: Mapping[str, Mapping[str, Mapping[Place, Candidate]]]) -> Table:
-    rows = [
-        (f"{name}, {unit}", str(len(found)), _correlation(found, "Pearson"), _correlation(found, "Spearman"))
-        for name, units in students.items()
-        for unit, found in units.items()
-    ]
+def _correlations(transitions: Results, students: list[str]) -> Table:
+    rows = []
+    for name, (unit, measure) in itertools.product(students, MISFITS.items()):
+        found = candidates_of(transitions, name, misfit=measure)
+        coefficients = (_correlation(found, by) for by in ("Pearson", "Spearman"))
+        rows.append((f"{name}, {unit}", str(len(found)), *coefficients))
     return Table(
         title="Correlation of gain and misfit",
         columns=("student, misfit", "transitions", "Pearson", "Spearman"),
@@ -205,6 +206,8 @@ def _choosers(groups: Mapping[str, list[list[Candidate]]]) -> Table:
 
 
 def _regret(values: list[float]) -> Entry:
+    if len(values) == 1:
+        return Entry(text=f"{values[0]:.2f}", value=values[0])
     found = bootstrap("regret", values, seed=0)
     return Entry.of(Estimate(mean=found["regret"], low=found["regret_low"], high=found["regret_high"], seeds=1))
 
@@ -230,22 +233,12 @@ def _corrections(results: Results) -> Table:
     sizes = f"{_arrow(str(first['family']))}, {first['weak']} to {first['strong']}"
     return Table(
         title=f"Correction and coverage, {sizes}",
-        columns=(
-            "domain, student",
-            "right above",
-            "weak right",
-            "student right",
-            "student right if weak wrong",
-            "student wrong if weak right",
-            "gain, held-out",
-            "gain, trained on",
-            "held-out - trained on",
-        ),
+        columns=CORRECTION,
         rows=rows,
         caption="Held-out prompts, greedy; 95 % intervals. In chat a response is right above the median reward of the "
-        "weak model's: such a reward has no zero, and with the median both conditions have as many prompts. Were the "
-        "two models independent, the shares under a condition would be those without. Gains in reward are over the "
-        "weak model; training prompts are those that it has spoken on.",
+        "weak model's: such a reward has no zero, and with the median both conditions have as many prompts, but for "
+        "ties. Were the two models independent, the shares under a condition would be those without. Gains in reward "
+        "are over the weak model; training prompts are those that it has spoken on.",
     )
 
 
@@ -266,9 +259,10 @@ def _correction_row(domain: str, name: str, found: Results) -> tuple[str, ...]:
     )
 
 
-def _overtraining(results: Results) -> Figure:
+def _overtraining(results: Results, transitions: Results) -> Figure:
     students = _students(results)
-    weak = estimate(select(results, method=WEAK_ALIGNED, epochs=values_of(results, "epochs")[0]), "reward").mean
+    same = {axis: results[0].axes[axis] for axis in ("family", "weak", "strong")}
+    weak = estimate(select(transitions, method=WEAK_ALIGNED, **same), "reward").mean
 
     def draw(panels) -> None:
         for axes, of, label in zip(panels, ("reward", "misfit"), ("reward, greedy", MISFIT_LABEL), strict=True):
@@ -277,22 +271,24 @@ def _overtraining(results: Results) -> Figure:
                 Curve.of(select(found, method=name), axis="epochs", measure="reward", label=name) for name in students
             ]
             level = ("aligned weak model", weak) if of == "reward" else None
-            draw_curves(axes, curves, x="epochs of SFT", y=label, level=level)
+            draw_curves(axes, curves, x="epochs of SFT", y=label, level=level, logarithmic=True)
 
     changes = []
     for name in students:
         found = select(results, method=name, of="reward")
         counts = sorted(values_of(found, "epochs"))
         best = max(counts, key=lambda count: estimate(select(found, epochs=count), "reward").mean)
-        change = difference(select(found, epochs=counts[-1]), select(found, epochs=best), "reward")
-        changes.append(f"{name}: best at {best}, reward at {counts[-1]} minus that at {best} {change}")
+        change = difference(select(found, epochs=best), select(found, epochs=counts[-1]), "reward")
+        later = f", at {counts[-1]} its reward is lower by {change}"
+        changes.append(f"{name} is best at {best}{later if best != counts[-1] else ', the largest number'}")
     return Figure(
         title="Overtraining: reward and misfit against epochs of SFT",
         name="epochs",
         draw=draw,
         panels=2,
         caption="Held-out prompts; bars are 95 % intervals. Every number of epochs has a schedule of its own. "
-        f"{'; '.join(changes)}. The best number is chosen on these prompts, which makes the difference larger.",
+        f"{'; '.join(changes)}. The best number is chosen on these prompts, which makes the loss look larger. Labels "
+        "are greedy responses: a student becomes sharper than its teacher, which the misfit holds too.",
     )
 
 
