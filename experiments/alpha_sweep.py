@@ -11,11 +11,15 @@ from collections.abc import Iterator
 
 from cong import methods as ways
 from cong.experiment import Cell, Results
-from cong.report import Block, Figure, Table, Text
+from cong.methods import WEAK
+from cong.paper import tables
+from cong.report import Block, Figure, Table, Text, ranked_table
 from cong.report.curves import Curve, draw_curves
+from cong.report.recovery import GAP_ENDS, PGR, RECOVERY, SHARES_NOTE, shares
 from cong.report.statistics import estimate, select, values_of
 
 GRID = ("alpha=0:1:0.1",)
+STUDENT = "student"
 MEASURES = (("reward", "explicit reward"), ("win_rate", "win rate against base"))
 
 
@@ -43,6 +47,8 @@ def cells(
             make, settings = known[name]
             axes = {"method": name, **settings, "seed": seed, "family": family, "weak": weak, "strong": strong}
             found.append(Cell(stage=ways.evaluate(t, make(t, **settings)), axes=axes))
+        ends = {"seed": seed, "family": family, "weak": weak, "strong": strong}
+        found += tables.gap_cells(t, axes=ends, known=(*methods, WEAK))
     return found
 
 
@@ -65,7 +71,24 @@ def report(results: Results) -> Iterator[Block]:
             for alpha in alphas
         ],
     )
+    yield _shares(results, series)
     yield Text(text="; ".join(_best(label, found, alphas) for label, found in series.items()) + ".")
+
+
+def _shares(results: Results, series: dict[str, Results]) -> Table:
+    ends = tables.by_method(results, GAP_ENDS)
+    levels = (f"{name} {estimate(found, 'reward')}" for name, found in ends.items())
+    rows = {}
+    for alpha in values_of([result for found in series.values() for result in found], "alpha"):
+        at_alpha = (select(found, alpha=alpha) for found in series.values())
+        rows[f"{alpha:g}"] = [entry for found in at_alpha for entry in shares(STUDENT, {**ends, STUDENT: found})]
+    return ranked_table(
+        title="Share of the gap that is recovered",
+        columns={f"{label}: {share}": "higher" for label in series for share in (PGR, RECOVERY)},
+        rows=rows,
+        names="alpha",
+        caption=f"Rewards of the ends: {'; '.join(levels)}. {SHARES_NOTE}",
+    )
 
 
 def _draw(panels, series: dict[str, Results]) -> None:

@@ -12,14 +12,17 @@ from pathlib import Path
 
 from cong import methods
 from cong.experiment import Cell, Results
+from cong.methods import CEILING, WEAK, WEAK_ALIGNED
 from cong.paper import tables
 from cong.paper.published import Published, load_published
 from cong.paper.setups import Setups
 from cong.report import Block, Entry, Table, ranked_table
+from cong.report.recovery import PGR, RECOVERY, SHARES_NOTE, shares, unranked
 from cong.report.statistics import difference, estimate, select, values_of
 
 PAPER = Path(__file__).with_name("paper.toml")
-METHODS = ("Weak", "Weak (aligned)", *tables.WEAK_TO_STRONG)
+METHODS = (WEAK, WEAK_ALIGNED, *tables.WEAK_TO_STRONG, CEILING)
+ENDS = (WEAK, WEAK_ALIGNED, CEILING)
 COLUMNS = {"math": "math", "gsm8k": "gsm8k", "code": "humaneval", "mbpp": "mbpp"}
 """Domain to the column of table 4 that stands beside it."""
 
@@ -34,10 +37,12 @@ def cells(
     for domain in domains or ("chat", *scale.domains):
         for setup in setups.of(scale if domain == "chat" else scale.in_domain(domain)):
             t = setup.transition
+            axes = {"domain": domain, **setup.axes}
             found += [
-                Cell(stage=methods.evaluate(t, model), axes={"method": method, "domain": domain, **setup.axes})
-                for method, model in {"Weak": t.weak, "Weak (aligned)": t.weak_aligned, **setup.models}.items()
+                Cell(stage=methods.evaluate(t, model), axes={"method": method, **axes})
+                for method, model in setup.models.items()
             ]
+            found += tables.gap_cells(t, axes=axes, known=setup.models)
     return found
 
 
@@ -47,21 +52,37 @@ def report(results: Results) -> Iterator[Block]:
         found = select(results, family=family)
         domains = values_of(found, "domain")
         yield _rewards(family, found, domains)
+        yield _shares(family, found, domains)
         if checked := [domain for domain in domains if domain != "chat"]:
             yield _beside_the_paper(family, found, checked, published.get(("domains", family)))
         yield _gains(family, found, domains)
 
 
 def _rewards(family: str, results: Results, domains: list[str]) -> Table:
-    rows = {
-        method: [Entry.of(estimate(select(results, method=method, domain=domain), "reward")) for domain in domains]
-        for method in METHODS
-    }
+    rows = {}
+    for method in METHODS:
+        found = (select(results, method=method, domain=domain) for domain in domains)
+        entries = [Entry.of(estimate(one, "reward")) for one in found]
+        rows[method] = unranked(entries) if method in ENDS else entries
     return ranked_table(
         title=f"{family}: reward on held-out prompts, greedy",
         columns=dict.fromkeys(domains, "higher"),
         rows=rows,
         caption="Mean and 95 % interval. In math and code it is the share of right answers and of passed programs.",
+    )
+
+
+def _shares(family: str, results: Results, domains: list[str]) -> Table:
+    rewards = {domain: tables.by_method(select(results, domain=domain), METHODS) for domain in domains}
+    rows = {}
+    for method in METHODS:
+        entries = [entry for domain in domains for entry in shares(method, rewards[domain])]
+        rows[method] = unranked(entries) if method in ENDS else entries
+    return ranked_table(
+        title=f"{family}: share of the gap that is recovered",
+        columns={f"{domain}, {share}": "higher" for domain in domains for share in (PGR, RECOVERY)},
+        rows=rows,
+        caption=SHARES_NOTE,
     )
 
 

@@ -21,24 +21,20 @@ from cong.paper import tables
 from cong.paper.setups import Setup, Setups
 from cong.report import Block, Entry, Figure, Table, Text, ranked_table
 from cong.report.curves import Curve, draw_curves
-from cong.report.recovery import recovered, share_text
+from cong.report.recovery import GAP_ENDS, PGR, RECOVERY, SHARES_NOTE, shares, unranked
 from cong.report.statistics import difference, estimate, select, values_of
 from cong.scales import Scale
 
-CEILINGS = {"PGR": "Ceiling", "PGR, SFT ceiling": "Ceiling (SFT)"}
-UNRANKED = ("Weak", "Weak (aligned)", "Base", *CEILINGS.values())
-UNALIGNED = ("Weak", "Weak SFT (pre)")
-"""Rows whose weak model is the unaligned one."""
+CEILINGS = {PGR: methods.CEILING, "PGR, SFT ceiling": "Ceiling (SFT)"}
+UNRANKED = (*GAP_ENDS, *CEILINGS.values())
 PUBLISHED = {
     "Weak SFT (pre)": "PGR about 0.5 in NLP, about 0.1 for reward models ◦",
     "CW-PO": "average, weak DPO to CW-DPO: 57.9 to 60.3 (OPT), 74.8 to 75.6 (Qwen); human labels 58.4, 73.7 ◦",
 }
 """What the methods' papers report: other models, other tasks, other measures."""
-SHARES = (
-    "Of the shares: bootstrap over prompts and seeds together, too narrow with few seeds; undefined where the gap's "
-    "interval is not above 0. PGR: from the aligned weak model (Weak, Weak SFT (pre): the unaligned one) to Ceiling or "
-    "Ceiling (SFT); Recovery: from Base to Ceiling. In its paper: other models and tasks; ★ is read in the authors' "
-    "own text or code, ◦ in an abstract, a survey or a second-hand copy. For comparison, a public sandbox of automated "
+SOURCES = (
+    "PGR, SFT ceiling: to Ceiling (SFT). In its paper: other models and tasks; ★ is read in the authors' own text or "
+    "code, ◦ in an abstract, a survey or a second-hand copy. For comparison, a public sandbox of automated "
     "weak-to-strong research has PGR 0.23 for methods tuned by hand and 0.97 for the best one found in chat ★."
 )
 JUDGES = {"implicit": False, "explicit": True}
@@ -132,23 +128,18 @@ def _recovery(found: Results) -> Table:
     rows = {name: _row(name, rewards) for name in rewards}
     return ranked_table(
         title=_title(found),
-        columns={"reward, greedy": "higher", **dict.fromkeys((*CEILINGS, "Recovery"), "higher"), "in its paper": None},
+        columns={"reward, greedy": "higher", **dict.fromkeys((*CEILINGS, RECOVERY), "higher"), "in its paper": None},
         rows=rows,
-        caption=f"{tables.interval_note(rewards['Base'])} {SHARES}",
+        caption=f"{tables.interval_note(rewards['Base'])} {SHARES_NOTE} {SOURCES}",
     )
 
 
 def _row(name: str, rewards: dict[str, Results]) -> list[Entry | str]:
-    weak = rewards["Weak" if name in UNALIGNED else "Weak (aligned)"]
-    shares = [recovered(rewards[name], floor=weak, ceiling=rewards[ceiling]) for ceiling in CEILINGS.values()]
-    shares.append(recovered(rewards[name], floor=rewards["Base"], ceiling=rewards["Ceiling"]))
-    entries = [Entry.of(estimate(rewards[name], "reward")), *(_entry(share) for share in shares)]
-    ranked = entries if name not in UNRANKED else [dataclasses.replace(entry, value=None) for entry in entries]
-    return [*ranked, PUBLISHED.get(name, "")]
-
-
-def _entry(share) -> Entry:
-    return Entry(text=share_text(share), value=None if share is None else share.mean)
+    entries = [
+        Entry.of(estimate(rewards[name], "reward")),
+        *shares(name, rewards, ceilings=tuple(CEILINGS.values())),
+    ]
+    return [*(unranked(entries) if name in UNRANKED else entries), PUBLISHED.get(name, "")]
 
 
 def _gaps(found: Results) -> Text:

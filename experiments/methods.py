@@ -4,6 +4,7 @@ Weak-to-strong rows change the strong model and are compared with it; the rows f
 A family such as `llama-qwen` is a weak Llama and a strong Qwen. The search ranges of ORPO and SimPO are axes; with
 several values the best one stands for the method, as in the paper. The benchmarks of pairs are the scale's: at tiny
 scale the exact reward decides against the responses of Base, at paper scale AlpacaEval 2 and Arena-Hard are played.
+Which share of the gap to a ceiling a method recovers stands beside its reward.
 
     cong run experiments/methods.py --set seeds=0,1,2
     cong run experiments/methods.py --set families=qwen --set orpo_weight=0.1,0.5,1,2
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from cong import methods
 from cong.experiment import Cell, Results
+from cong.methods import CEILING, WEAK, WEAK_ALIGNED
 from cong.paper import tables
 from cong.paper.published import load_published
 from cong.paper.setups import Row, Setups, across
@@ -27,6 +29,10 @@ SETTINGS = {
     "weak to strong": tables.WEAK_TO_STRONG,
     "one model": ("Base", "DPO", "ORPO", "SimPO", "ConG-S (self)", "ConG (self)"),
 }
+ALONE = (
+    "Recovery: from Base to DPO, the alignment with the true reward; bootstrap over prompts and seeds. One model "
+    "is its own weak model and, once aligned, its own ceiling: there is no gap for PGR."
+)
 PAPER = Path(__file__).with_name("paper.toml")
 
 
@@ -44,6 +50,7 @@ def cells(
     for setup in dataclasses.replace(setups, families=families).of(scale):
         t = setup.transition
         found += tables.judged_cells(t, rows=setup.rows(setting="weak to strong"))
+        found += tables.gap_cells(t, axes={"setting": "weak to strong", **setup.axes}, known=setup.models)
         if t.same_tokenizer:
             alone = _one_model(t.self_aligned, setup.alpha, setup.beta, searched)
             rows = [({**own, "setting": "one model", **setup.axes}, model) for own, model in alone]
@@ -78,7 +85,12 @@ def report(results: Results) -> Iterator[Block]:
     published = load_published(PAPER)
     for key, found in best.items():
         title = f"{key[1].replace('-', ' to ')}, {key[0]}"
-        yield tables.reward_table(title, found, published.get(key))
+        ends = tables.by_method(select(results, setting=key[0], family=key[1]), (WEAK, WEAK_ALIGNED, CEILING))
+        if ends:
+            yield tables.reward_table(title, found, published.get(key), ends=ends)
+        else:
+            alone = {WEAK: found["Base"], WEAK_ALIGNED: found["DPO"], CEILING: found["DPO"]}
+            yield tables.reward_table(title, found, published.get(key), ends=alone, shares_note=ALONE)
         if key in published:
             yield tables.disagreements(found, published[key])
         played = select(contests, setting=key[0], family=key[1])

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from cong import methods
 from cong.experiment import Cell, Results
 from cong.graph.stage import Stage
-from cong.report import Block, Figure, Table, Text
+from cong.methods import CEILING, WEAK, WEAK_ALIGNED
+from cong.paper import tables
+from cong.report import Block, Figure, Table, Text, ranked_table
+from cong.report.recovery import PGR, RECOVERY, SHARES_NOTE, shares
 from cong.report.statistics import difference, estimate, over_seeds, select, values_of
 
 METHODS = ("Base", "ConG-S", "ConG")
@@ -92,6 +95,7 @@ def _row(t: methods.Transition, axes: dict) -> list[Cell]:
         "ConG": methods.cong(t, alpha=axes["alpha"], beta=axes["beta"]),
     }
     made = [Cell(stage=methods.evaluate(t, model), axes={"method": name, **axes}) for name, model in models.items()]
+    made += tables.gap_cells(t, axes=axes, known=(*models, WEAK))
     return [*made, Cell(stage=methods.alignment_distance(t), axes={"of": "weak pair", **axes})]
 
 
@@ -108,6 +112,7 @@ def report(results: Results) -> Iterator[Block]:
     ):
         if found := select(results, panel=panel):
             yield _transitions(found, title)
+            yield _shares(found, title)
     if select(results, panel="direct"):
         yield _staged_against_direct(results)
 
@@ -166,6 +171,23 @@ def _transitions(found: Results, title: str) -> Table:
         caption=_interval(found) + " Reward of greedy responses; differences paired by prompt. Distance: how far "
         "alignment moved the weak model, KL(pi_r || pi_ref) in nats per response on held-out prompts; where it is "
         "large, contrastive decoding leaves what either model knows.",
+    )
+
+
+def _shares(found: Results, title: str) -> Table:
+    rows = {}
+    for weak, strong in dict.fromkeys((result.axes["weak"], result.axes["strong"]) for result in found):
+        rewards = tables.by_method(select(found, weak=weak, strong=strong), (*METHODS, WEAK_ALIGNED, CEILING))
+        ends = [str(estimate(rewards[name], "reward")) for name in (WEAK_ALIGNED, CEILING)]
+        rows[f"{weak} to {strong}"] = [*ends, *(share for name in METHODS[1:] for share in shares(name, rewards))]
+    return ranked_table(
+        title=f"{title}: share of the gap that is recovered",
+        columns=dict.fromkeys(
+            (WEAK_ALIGNED, CEILING, *(f"{name}, {share}" for name in METHODS[1:] for share in (PGR, RECOVERY)))
+        ),
+        rows=rows,
+        names="transition",
+        caption=f"Rewards of the two ends, greedy. {SHARES_NOTE}",
     )
 
 

@@ -157,10 +157,10 @@ def test_the_points_of_a_grid_share_what_they_have_in_common():
     )
     kinds = Counter(stage.name for stage in job.plan.stages)
     students = [stage for stage in job.plan.stages if stage.name == "DPO" and stage.beta == 0.1 and stage.seed == 0]  # pyright: ignore
-    assert len(job.cells) == 22
+    assert len(job.cells) == 22 + 3, "22 of ConG, and the ends of the gap"
     assert (kinds["ContrastiveGenerate"], kinds["SFT"]) == (11, 11)
-    assert kinds["DPO"] == 22 + 1, "22 of Stage II and one weak alignment"
-    assert len(students) == 11 + 1
-    assert kinds["ReferenceLogprobs"] == 11 + 1
+    assert kinds["DPO"] == 22 + 2, "22 of Stage II, the weak alignment and the ceiling"
+    assert len(students) == 11 + 2
+    assert kinds["ReferenceLogprobs"] == 11 + 2
     sampled = [stage for stage in job.plan.stages if stage.name == "Generate" and stage.title == "Generate(T=0.8)"]
     assert len(sampled) == 11, "one set of rejected responses for both betas"

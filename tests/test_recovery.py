@@ -11,7 +11,7 @@ from toy import Number
 from cong.data import write_rows
 from cong.evaluation import EVALUATION
 from cong.experiment import Cell, Result, Results
-from cong.report import recovery
+from cong.report import resampling
 from cong.report.recovery import recovered, share_text
 
 SPREAD = (0.3, -0.2, 0.1, -0.4, 0.5, -0.3, 0.2, -0.2)
@@ -135,7 +135,7 @@ def test_the_spread_between_seeds_is_in_the_interval():
 def test_the_interval_covers_the_true_share_about_as_often_as_it_says(monkeypatch):
     import numpy as np
 
-    monkeypatch.setattr(recovery, "RESAMPLES", 300)
+    monkeypatch.setattr(resampling, "RESAMPLES", 300)
     rng, covered, times = np.random.default_rng(0), 0, 200
     for _ in range(times):
         common = rng.normal(size=(1, 60))

@@ -174,3 +174,13 @@ def test_a_search_without_any_finite_measure_is_one_line(experiment, store):
 def test_a_search_all_of_whose_points_failed_names_the_failures(experiment, store, monkeypatch):
     with pytest.raises(StageFailed, match="RuntimeError: broken"):
         searched(experiment, store, refused=[], failures=[(Number(), RuntimeError("broken"))])
+
+
+def test_a_baseline_that_is_the_same_at_every_point_does_not_count(experiment, store):
+    points = Points(job_of(experiment, store), search())
+    searched, other = (Cell(stage=Number(value=value), axes={"a": value, "seed": 0}) for value in (2.0, 4.0))
+    baseline = Cell(stage=Number(value=99.0), axes={"method": "Base", "seed": 0})
+    run(store, searched.stage, other.stage, baseline.stage)
+    assert points.value([searched, baseline, other]) == 3.0
+    # Axes of the experiment need not be axes of its cells.
+    assert points.value([baseline]) == 99.0

@@ -42,9 +42,23 @@ from cong.methods.rows import (
     wspo,
 )
 from cong.methods.transitions import GREEDY, Transition, onward, transition
+from cong.methods.weak_to_strong import (
+    BASE,
+    CEILING,
+    WEAK,
+    WEAK_ALIGNED,
+    evaluate_trained_on,
+    gap_ends,
+    misfit,
+    with_epochs,
+)
 
 __all__ = [
+    "BASE",
+    "CEILING",
     "GREEDY",
+    "WEAK",
+    "WEAK_ALIGNED",
     "JudgeOfPairs",
     "Transition",
     "alignment_distance",
@@ -68,8 +82,11 @@ __all__ = [
     "evaluate",
     "evaluate_best_of",
     "evaluate_contrastive",
+    "evaluate_trained_on",
     "expo",
+    "gap_ends",
     "heldout_score",
+    "misfit",
     "naive_samples",
     "onward",
     "orpo",
@@ -82,5 +99,6 @@ __all__ = [
     "weak_sft_pre",
     "weak_teacher",
     "weight_agreement",
+    "with_epochs",
     "wspo",
 ]

@@ -4,6 +4,8 @@ def cells(scale, *, setups: Setups = Setups()):      # its fields are axes: --se
     return [cell for setup in setups.of(scale) for cell in judged_cells(setup.transition, rows=setup.rows())]
 """
 
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +83,19 @@ def weak_to_strong(t: methods.Transition, *, alpha: float, beta: float) -> dict[
 
 def between(family: str, *, weak: str | None, strong: str | None, scale: Scale, seed: int) -> methods.Transition:
     """Return the transition of a family, or of two such as `llama-qwen`; None takes the sizes of the main table."""
+    ours, theirs = family_pair(family, scale=scale)
+    return methods.transition(
+        ours,
+        weak=weak or scale.sizes[ours][0],
+        strong=strong or scale.sizes[theirs][1],
+        strong_family=theirs if theirs != ours else None,
+        scale=scale,
+        seed=seed,
+    )
+
+
+def family_pair(family: str, *, scale: Scale) -> tuple[str, str]:
+    """Return the families of the weak and of the strong model, of one such as `llama-qwen`, or twice the same."""
     ours, _, theirs = family.partition("-")
     unknown = {ours, theirs or ours} - set(scale.sizes)
     if unknown:
@@ -88,11 +103,21 @@ def between(family: str, *, weak: str | None, strong: str | None, scale: Scale, 
         raise ValueError(
             f"families={family}: unknown {', '.join(unknown)}; there are {', '.join((*scale.sizes, *pairs))}"
         )
-    return methods.transition(
-        ours,
-        weak=weak or scale.sizes[ours][0],
-        strong=strong or scale.sizes[theirs or ours][1],
-        strong_family=theirs or None,
-        scale=scale,
-        seed=seed,
-    )
+    return ours, theirs or ours
+
+
+def rising(family: str, *, scale: Scale) -> list[tuple[str, str]]:
+    """Return all pairs of a weak and a larger strong size of a family, or of two such as `llama-qwen`."""
+    ours, theirs = family_pair(family, scale=scale)
+    ladder, other = scale.sizes_of(ours), scale.sizes_of(theirs)
+    if ours == theirs:
+        return list(itertools.combinations(ladder, 2))
+    return [(weak, strong) for weak in ladder for strong in other if _millions(weak) < _millions(strong)]
+
+
+def _millions(size: str) -> float:
+    """Return the parameters that the name of a size states: names of two families have no other order."""
+    named = re.fullmatch(r"(\d+(?:\.\d+)?)([MB])", size)
+    if named is None:
+        raise ValueError(f"size {size}: sizes of two families are compared by their names, such as 135M or 1.5B")
+    return float(named[1]) * (1000 if named[2] == "B" else 1)

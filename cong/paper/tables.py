@@ -5,7 +5,7 @@ for setup in setups(scale, families=("qwen",), seeds=(0,), alpha=None, beta=0.5)
 contest_table("qwen", results, published)                             # LC and WR, SC and WR, and the paper's
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from cong import methods
@@ -17,6 +17,7 @@ from cong.experiment import Cell, Result, Results
 from cong.paper.published import Published, contradictions, order_correlation, ranks
 from cong.paper.setups import Row
 from cong.report.blocks import Table, Text
+from cong.report.recovery import PGR, RECOVERY, SHARES_NOTE, shares, unranked
 from cong.report.statistics import estimate, over_seeds, select, spearman, values_of
 from cong.report.tables import Entry, ranked_table
 
@@ -44,6 +45,12 @@ def judged_cells(t: methods.Transition, *, rows: Sequence[Row]) -> list[Cell]:
     """Return a cell per row for the rewards of its held-out responses, and those of the scale's benchmarks of pairs."""
     rewards = [Cell(stage=methods.evaluate(t, model), axes=axes) for axes, model in rows]
     return rewards + contest_cells(t, rows=rows, contests=t.scale.contests(t.seed))
+
+
+def gap_cells(t: methods.Transition, *, axes: Mapping[str, Any], known: Container[str] = ()) -> list[Cell]:
+    """Return a cell for the greedy rewards of each model between which a gap is measured, but for the known ones."""
+    ends = {name: model for name, model in methods.gap_ends(t).items() if name not in known}
+    return [Cell(stage=methods.evaluate(t, model), axes={"method": name, **axes}) for name, model in ends.items()]
 
 
 def contest_cells(t: methods.Transition, *, rows: Sequence[Row], contests: Sequence[Contest]) -> list[Cell]:
@@ -131,19 +138,34 @@ def spread(values: Sequence[float]) -> str:
     return f"{found.mean:.1f}±{found.error:.1f}"
 
 
-def reward_table(title: str, found: dict[str, Results], published: Published | None) -> Table:
-    """Return methods by reward, beside the paper's average and both places; `found` is by method."""
+def reward_table(
+    title: str,
+    found: dict[str, Results],
+    published: Published | None,
+    *,
+    ends: Mapping[str, Results] | None = None,
+    shares_note: str = SHARES_NOTE,
+) -> Table:
+    """Return methods by reward, beside the paper's average and both places; `found` is by method.
+
+    `ends` are the models between which a gap is measured, by their names: then PGR and Recovery stand in the last
+    columns, and below the methods those of the ends that are no row yet.
+    """
     theirs = published.averages if published else {}
     here = ranks({name: mean_reward(results) for name, results in found.items() if name in theirs})
     there = ranks({name: score for name, score in theirs.items() if name in found})
+    gap = {**ends, **found} if ends else {}
     rows = {
         name: [
-            *(Entry.of(estimate(results, measure)) for measure in ("reward", "win_rate", "tokens")),
+            *_measured(results),
             f"{theirs[name]:.1f}" if name in theirs else "",
             f"{here[name]} / {there[name]}" if name in theirs else "",
+            *(shares(name, gap) if gap else ()),
         ]
         for name, results in found.items()
     }
+    below = {name: results for name, results in (ends or {}).items() if results not in found.values()}
+    rows |= {name: [*unranked(_measured(one)), "", "", *unranked(shares(name, gap))] for name, one in below.items()}
     source = f" The paper's average: {published.source}." if published else ""
     return ranked_table(
         title=title,
@@ -153,10 +175,15 @@ def reward_table(title: str, found: dict[str, Results], published: Published | N
             "tokens": None,
             "paper's average": None,
             "place here / in the paper": None,
+            **(dict.fromkeys((PGR, RECOVERY), "higher") if ends else {}),
         },
         rows=rows,
-        caption=interval_note(found["Base"]) + source,
+        caption=interval_note(found["Base"]) + source + (f" {shares_note}" if ends else ""),
     )
+
+
+def _measured(results: Results) -> list[Entry]:
+    return [Entry.of(estimate(results, measure)) for measure in ("reward", "win_rate", "tokens")]
 
 
 def disagreements(found: dict[str, Results], published: Published) -> Text:

@@ -9,19 +9,26 @@ unit: an affine change of the reward that keeps its direction changes neither. 1
 the student is better than the ceiling, which is legitimate; below 0 it is worse than the floor.
 """
 
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Mapping, Sequence
 
-from cong.evaluation import EVALUATION
-from cong.experiment import Result, Results
+from cong.experiment import Results
+from cong.methods import BASE, CEILING, WEAK, WEAK_ALIGNED
+from cong.report.resampling import paired_tables, percentile_interval, resampled_means
 from cong.report.statistics import Estimate
+from cong.report.tables import Entry
 
-if TYPE_CHECKING:
-    import numpy as np
-
-RESAMPLES = 2000
 UNDEFINED = "undefined"
-_TERMS = 3
-"""Student, floor and ceiling, in this order."""
+PGR, RECOVERY = "PGR", "Recovery"
+UNALIGNED = (WEAK, "Weak SFT (pre)", "AuxConf")
+"""Rows whose weak model is the unaligned one: what they are trained on are its responses."""
+GAP_ENDS = (WEAK, WEAK_ALIGNED, BASE, CEILING)
+"""Rows that a gap is measured with: no methods that could be the best."""
+SHARES_NOTE = (
+    "Of the shares: bootstrap over prompts and seeds together, too narrow with few seeds; undefined where the gap's "
+    "interval is not above 0. PGR: from the aligned weak model (Weak, Weak SFT (pre), AuxConf: the unaligned one) to "
+    "Ceiling, the strong model aligned with the true reward; Recovery: from Base to Ceiling."
+)
 
 
 def recovered(
@@ -34,55 +41,33 @@ def recovered(
     interval does not hold the spread between seeds, with a few it is too narrow. Undefined is the share where the
     interval of the gap is not wholly above 0: then it is not known that there is a gap.
     """
-    tables = [_table(results, name) for results in zip(student, floor, ceiling, strict=True)]
+    tables = paired_tables([student, floor, ceiling], name=name)
     if not tables:
         return None
-    drawn = _resampled(tables, seed=seed)
+    drawn = resampled_means(tables, seed=seed)
     gaps = drawn[:, 2] - drawn[:, 1]
-    if not _interval(gaps)[0] > 0:
+    if not percentile_interval(gaps)[0] > 0:
         return None
     # Of the resamples 2.5 % at most have no gap, and no share.
     kept = gaps > 0
-    low, high = _interval((drawn[kept, 0] - drawn[kept, 1]) / gaps[kept])
-    one, lowest, highest = (sum(float(table[:, term].mean()) for table in tables) for term in range(_TERMS))
+    low, high = percentile_interval((drawn[kept, 0] - drawn[kept, 1]) / gaps[kept])
+    one, lowest, highest = (sum(float(table[:, term].mean()) for table in tables) for term in range(3))
     return Estimate(mean=(one - lowest) / (highest - lowest), low=low, high=high, seeds=len(tables))
+
+
+def shares(name: str, rewards: Mapping[str, Results], *, ceilings: Sequence[str] = (CEILING,)) -> list[Entry]:
+    """Return a row's PGR to each of the ceilings, and its Recovery, as cells of a table; `rewards` is by row."""
+    weak = rewards[WEAK if name in UNALIGNED else WEAK_ALIGNED]
+    recoveries = [recovered(rewards[name], floor=weak, ceiling=rewards[ceiling]) for ceiling in ceilings]
+    recoveries.append(recovered(rewards[name], floor=rewards[BASE], ceiling=rewards[CEILING]))
+    return [Entry(text=share_text(share), value=None if share is None else share.mean) for share in recoveries]
+
+
+def unranked(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the same cells, of which none can be the best of its column."""
+    return [dataclasses.replace(entry, value=None) for entry in entries]
 
 
 def share_text(found: Estimate | None) -> str:
     """Return a share as it is printed in a table."""
     return UNDEFINED if found is None else str(found)
-
-
-def _table(results: tuple[Result, ...], name: str) -> "np.ndarray":
-    """Return a measure of one seed (prompts x terms), on the prompts that all terms have."""
-    import numpy as np
-
-    if len({result.axes["seed"] for result in results}) > 1:
-        raise ValueError(f"terms of different seeds: {', '.join(result.cell.name for result in results)}")
-    columns = [{row["prompt_id"]: row[name] for row in result.rows(EVALUATION)} for result in results]
-    common = [prompt_id for prompt_id in columns[0] if all(prompt_id in column for column in columns[1:])]
-    if not common:
-        raise ValueError(f"no prompt in common: {', '.join(result.cell.name for result in results)}")
-    return np.array([[column[prompt_id] for column in columns] for prompt_id in common])
-
-
-def _resampled(tables: "list[np.ndarray]", *, seed: int) -> "np.ndarray":
-    """Return the mean of each term (resamples x terms) when seeds are drawn, and prompts within each of them."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(tables), size=(RESAMPLES, len(tables)))
-    means = np.empty((*chosen.shape, _TERMS))
-    for number, table in enumerate(tables):
-        places = chosen == number
-        rows = rng.integers(len(table), size=(int(places.sum()), len(table)))
-        # Term by term: all three together would be three times the memory of a large set of prompts.
-        means[places] = np.stack([column[rows].mean(axis=1) for column in table.T], axis=1)
-    return means.mean(axis=1)
-
-
-def _interval(values: "np.ndarray") -> tuple[float, float]:
-    import numpy as np
-
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)

@@ -19,7 +19,7 @@ from cong.run.job import Job
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A finished point with the mean of the measure over its cells."""
+    """A finished point with the mean of the measure over its cells at the axes of the search."""
 
     point: Point
     cells: list[Cell]
@@ -54,12 +54,20 @@ class Points:
         """Return what is finished and has a finite measure, the best first."""
         done = [(point, cells) for point in self.known if (cells := self._accepted(point)) is not None]
         every = [
-            Judged(point=point, cells=cells, value=mean_of(self.search.measure, cells, self.job.store))
+            Judged(point=point, cells=cells, value=self.value(cells))
             for point, cells in done
             if all(self.job.store.is_complete(cell.stage) for cell in cells)
         ]
         finite = [point for point in every if math.isfinite(point.value)]
         return sorted(finite, key=lambda point: point.value, reverse=not self.search.lowest)
+
+    def value(self, cells: Sequence[Cell]) -> float:
+        """Return the mean of the measure over those cells of a point that lie at an axis of the search.
+
+        Others, such as a baseline, are the same at every point. Where no cell names such an axis, all count.
+        """
+        searched = [cell for cell in cells if not cell.axes.keys().isdisjoint(self.search.names)]
+        return mean_of(self.search.measure, searched or cells, self.job.store)
 
     def _accepted(self, point: Point) -> list[Cell] | None:
         try:

@@ -28,7 +28,7 @@ from cong.graph.stage import Stage, topological
 from cong.models.memory import check_fits
 from cong.run.job import Job
 from cong.run.pages import write_page
-from cong.run.points import Points, mean_of
+from cong.run.points import Points
 from cong.run.searchpage import point_text, search_blocks
 from cong.run.session import Session, carry_out
 from cong.run.sweep import Failures, Listener, Sweep
@@ -103,7 +103,7 @@ class Searching:
         job, search = self.job, self.search
         sweep.fit(
             work=lambda config: planned(job, job.cells_at(rounded(config))),
-            value=lambda config: mean_of(search.measure, job.cells_at(rounded(config)), job.store),
+            value=lambda config: self.finished.value(job.cells_at(rounded(config))),
             space={axis.name: axis.domain() for axis in search.axes},
             stages=job.plan.stages,
             listener=listener,

@@ -4,6 +4,7 @@ pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=RewardModel(mo
 """
 
 from cong.scoring.best import BestOfN
+from cong.scoring.difference import ScoreDifference
 from cong.scoring.functions import FunctionReward, reward_from
 from cong.scoring.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
 from cong.scoring.reward import ModelReward, Reward
@@ -27,6 +28,7 @@ __all__ = [
     "Reward",
     "RewardModel",
     "Score",
+    "ScoreDifference",
     "UnitTests",
     "WeighedPairs",
     "reward_from",
