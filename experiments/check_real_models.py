@@ -112,7 +112,7 @@ def compare(base: Path, kind: str, adapter: Path, *, prompts: int, length: int) 
     asked = [[{"role": "user", "content": text}] for text in (LONG, *QUESTIONS)[:prompts]]
     prompted = [encode_chat(tokenizer, messages, open_turn=True) for messages in asked]
     (post, pre), loop = pairs(base, adapter, kind)
-    good = True
+    good, plain = True, {}
     for penalty, alpha in itertools.product((1.0, 1.2), (0.0, 0.5, 1.0)):
         decoding = Decoding(max_new_tokens=length, repetition_penalty=penalty, pruning_threshold=THRESHOLD)
         engines = [
@@ -121,15 +121,20 @@ def compare(base: Path, kind: str, adapter: Path, *, prompts: int, length: int) 
         ]
         ends = set(engines[0].stop_token_ids)
         wanted = [plain_loop(*loop, ids, alpha=alpha, penalty=penalty, ends=ends, length=length) for ids in prompted]
+        # Equal texts under both penalties would say nothing of the penalty.
+        before = plain.setdefault(alpha, wanted)
+        changed = sum(one[0] != other[0] for one, other in zip(wanted, before, strict=True))
         requests = [Request(row_id=str(n), prompt_token_ids=ids, alpha=alpha) for n, ids in enumerate(prompted)]
         for engine in engines:
             answers = {int(answer.row_id): answer for answer in engine.decode(iter(requests))}
-            good &= tell(base.name, kind, type(engine).__name__, penalty, alpha, wanted, answers)
+            good &= tell(base.name, kind, type(engine).__name__, penalty, alpha, wanted, answers, changed)
     return good
 
 
-def tell(name: str, kind: str, engine: str, penalty: float, alpha: float, wanted: list, answers: dict) -> bool:
-    """Print how many responses agree and by how much log-probabilities differ at most."""
+def tell(
+    name: str, kind: str, engine: str, penalty: float, alpha: float, wanted: list, answers: dict, changed: int
+) -> bool:
+    """Print how many responses agree, by how much log-probabilities differ at most, and what the penalty changed."""
     same, gap = 0, 0.0
     for number, (tokens, post, pre) in enumerate(wanted):
         answer = answers[number]
@@ -137,7 +142,7 @@ def tell(name: str, kind: str, engine: str, penalty: float, alpha: float, wanted
         same += [*answer.token_ids, *ended] == tokens
         gap = max(gap, abs(answer.logprob_post - post), abs(answer.logprob_pre - pre))
     count = sum(len(tokens) for tokens, _, _ in wanted)
-    numbers = f"{penalty:7.1f} {alpha:5.1f} {same:3d} of {len(wanted):2d} {count:7d} {gap:11.1e}"
+    numbers = f"{penalty:7.1f} {alpha:5.1f} {same:3d} of {len(wanted):2d} {count:7d} {gap:11.1e} {changed:8d}"
     print(f"{name:24} {kind:9} {engine:15} {numbers}", flush=True)
     return same == len(wanted) and gap <= TOLERANCE
 
@@ -151,7 +156,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     good, started = True, time.monotonic()
-    print(f"{'model':24} {'pair':9} {'engine':15} penalty alpha    equal  tokens   log-prob.")
+    print(f"{'model':24} {'pair':9} {'engine':15} penalty alpha    equal  tokens   log-prob.  changed")
     with tempfile.TemporaryDirectory() as scratch:
         for model in chosen.model or MODELS:
             base, adapter = chosen.mirror / model, Path(scratch) / model
