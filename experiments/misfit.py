@@ -7,7 +7,7 @@ corrects of its teacher's mistakes, what it gains on prompts left out of its tra
     cong run experiments/misfit.py
     cong run experiments/misfit.py --set families=qwen --set seeds=0,1,2,3 --set students=ConG-S
     cong plan experiments/misfit.py --scale small --profile gpu24x1
-    cong plan experiments/misfit.py --scale paper --profile l40x4
+    cong plan experiments/misfit.py --scale paper --profile l40x4 --set families=qwen,llama,qwen-llama
 """
 
 import dataclasses
