@@ -28,7 +28,7 @@ SLOW = {
 """Files that start a cluster or a server, kill processes, or train: `make test-quick` leaves them out."""
 CLUSTERS = {
     "test_faults", "test_function_rewards", "test_generation", "test_graph", "test_kills", "test_local_cluster",
-    "test_object_store_nodes", "test_slurm", "test_submit", "test_sweep", "test_training_ray",
+    "test_object_store_nodes", "test_search_stage", "test_slurm", "test_submit", "test_sweep", "test_training_ray",
 }  # fmt: skip
 """Files that start clusters: of two test processes only one does that, and at no time are there two."""
 SLOW_FIXTURES = {"ray_of_two_cpus", "small_run"}

@@ -1,4 +1,4 @@
-"""From scores to tokens: repetition penalty, temperature, top-k, top-p, min-p, and a choice that is reproducible per row.
+"""From scores to tokens: repetition penalty, temperature, top-k, top-p, min-p, and a choice reproducible per row.
 
 A row's randomness is a stream of uniform numbers that depends on nothing but its seed; step t inverts the cumulative
 distribution at the t-th of them. So the text does not depend on the batch, the slot or the neighbours.
@@ -17,7 +17,7 @@ from cong.decoding.types import Decoding
 
 
 def row_uniforms(seed: int, count: int, *, start: int = 0) -> Tensor:
-    """`count` uniform numbers in [0, 1) of a row's stream from `start` on, float64 on the CPU, however many there are."""
+    """`count` uniform numbers in [0, 1) of a row's stream, from the one with the index `start` on; float64, CPU."""
     # A counter-based generator, because torch's on the CPU keeps only the lower 32 bits of a seed.
     stream = numpy.random.Generator(numpy.random.Philox(key=seed % 2**128))
     return torch.from_numpy(stream.random(start + count)[start:])

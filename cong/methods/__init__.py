@@ -41,6 +41,13 @@ from cong.methods.rows import (
     weak_teacher,
     wspo,
 )
+from cong.methods.searching import (
+    best_of_strong,
+    evaluate_best_of_strong,
+    evaluate_search,
+    search,
+    search_sft,
+)
 from cong.methods.transitions import GREEDY, Transition, onward, transition
 
 __all__ = [
@@ -52,6 +59,7 @@ __all__ = [
     "base",
     "best_of",
     "best_of_sft",
+    "best_of_strong",
     "bootstrapped",
     "ceiling",
     "ceiling_sft",
@@ -67,7 +75,9 @@ __all__ = [
     "dpo",
     "evaluate",
     "evaluate_best_of",
+    "evaluate_best_of_strong",
     "evaluate_contrastive",
+    "evaluate_search",
     "expo",
     "heldout_score",
     "naive_samples",
@@ -75,6 +85,8 @@ __all__ = [
     "orpo",
     "pair_agreement",
     "safe_cong",
+    "search",
+    "search_sft",
     "simpo",
     "staged",
     "transition",

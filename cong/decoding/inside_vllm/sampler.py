@@ -45,7 +45,7 @@ class Extension:
 
 
 class RowSampler(nn.Module):
-    """Chooses a token for every row of vLLM's batch; `extra_args` of a request: its `name`, `alpha`, `seed` and `drawn`."""
+    """Chooses a token for every row of vLLM's batch; a request's `extra_args`: `name`, `alpha`, `seed` and `drawn`."""
 
     _runner: Any
     _model: Any
