@@ -48,10 +48,10 @@ def test_a_search_that_was_killed_goes_on_at_the_rows_that_are_missing(models, t
     searching.run(whole)
     rounds, scored = itertools.count(), LogprobScorer.rewards
 
-    def dying(scorer: LogprobScorer, batch) -> list[float]:
+    def dying(scorer: LogprobScorer, batch, **settings) -> list[float]:
         if next(rounds) == 25:
             raise Killed
-        return scored(scorer, batch)
+        return scored(scorer, batch, **settings)
 
     monkeypatch.setattr(LogprobScorer, "rewards", dying)
     with pytest.raises(Killed):

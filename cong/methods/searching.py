@@ -5,6 +5,7 @@
     student = search_sft(t, beams=2, expansions=2, chunk=30)
 
 The paper's settings of (beams, expansions, chunk) are (2, 2, 30) and (4, 4, 5), for responses of some hundred tokens.
+Without `prompts` the training prompts are taken.
 """
 
 from cong.evaluation import Evaluate
@@ -21,10 +22,7 @@ DRAWN = Sampling(temperature=0.7, top_k=50)
 
 
 def search(t: Transition, *, beams: int, expansions: int, chunk: int | None, prompts: Stage | None = None) -> Search:
-    """Responses of the strong model as it is, steered by the weak pair; None takes the training prompts.
-
-    A chunk of None is the whole response: with one beam that is `best_of_strong` with n = `expansions`.
-    """
+    """Responses of the strong model steered by the weak pair; a chunk of None is a whole response."""
     return Search(
         model=t.strong,
         post=t.weak_aligned,

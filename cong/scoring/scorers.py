@@ -82,13 +82,19 @@ class LogprobScorer:
             return f"the chat cannot be formatted: {type(error).__name__}: {error}"
         return tokens_fault(*tokens, vocabulary=self.vocabulary, positions=self.positions) or tokens
 
-    def rewards(self, batch: Sequence[Tokens]) -> list[float]:
-        """Return log pi_r - log pi_ref, or log pi, of responses."""
+    def rewards(self, batch: Sequence[Tokens], *, most_tokens: int | None = None) -> list[float]:
+        """Return log pi_r - log pi_ref, or log pi, of responses; `most_tokens` of them are in a pass."""
         from cong.decoding import teacher_forced_logprobs
 
         prompts, completions = [prompt for prompt, _ in batch], [response for _, response in batch]
         logprobs = [
-            teacher_forced_logprobs(model, prompts=prompts, completions=completions, batch_size=self.batch_size)
+            teacher_forced_logprobs(
+                model,
+                prompts=prompts,
+                completions=completions,
+                batch_size=self.batch_size,
+                most_tokens=most_tokens,
+            )
             for model in self.models
         ]
         return [post - sum(pre) for post, *pre in zip(*logprobs, strict=True)]

@@ -24,8 +24,7 @@ from cong.graph.stage import Context, Stage
 from cong.graph.work import Usage, Work
 from cong.models import Model, check_chat, check_model, check_pair, largest, model_dir, pair_dirs
 from cong.models.work import response_bytes
-from cong.scoring.needs import logprob_need
-from cong.search.memory import search_need, search_resources
+from cong.search.memory import scoring_need, search_need, search_resources
 from cong.search.work import search_seconds
 from cong.search.worker import PROPOSED, SEEDS, Searcher, SearchJob
 
@@ -141,7 +140,7 @@ class Search(Stage):
     def job(self, ctx: Context) -> SearchJob:
         """Return what a worker is told."""
         post, pre = pair_dirs(ctx, self.post, self.pre, shared=True)
-        scoring = logprob_need((self.post, self.pre), new_tokens=self.max_new_tokens, resources=ctx.resources)
+        scoring = scoring_need((self.post, self.pre), new_tokens=self.max_new_tokens, resources=ctx.resources)
         return SearchJob(
             model=model_dir(ctx, self.model),
             post=post,

@@ -20,7 +20,7 @@ from cong.generation.decode import response_row
 from cong.graph.resources import Resources
 from cong.scoring.scorers import LogprobScorer, Tokens
 from cong.search.beams import Beam, best, distinct
-from cong.search.memory import engine_resources
+from cong.search.memory import SCORED_TOKENS, engine_resources
 
 if TYPE_CHECKING:
     from cong.decoding import Completion, Request
@@ -120,7 +120,8 @@ class Searcher:
         proposals = [self._proposals(searched, number, decoded) for number, searched in enumerate(going)]
         # What the weak pair reads as the same has the very same reward, whatever is scored beside it.
         read = list(dict.fromkeys(tokens for found in proposals for _, tokens in found))
-        rewards = dict(zip(read, self.scorer.rewards(read), strict=True))
+        most = SCORED_TOKENS[self.job.resources.hardware.device]
+        rewards = dict(zip(read, self.scorer.rewards(read, most_tokens=most), strict=True))
         for searched, found in zip(going, proposals, strict=True):
             self._keep_best(searched, [beam.rewarded(rewards[tokens]) for beam, tokens in found])
 
