@@ -47,8 +47,8 @@ PUBLISHED |= dict.fromkeys(
 )
 SEARCHED = (
     "Search: samples of the untrained strong model, steered by the weak pair; beams x continuations, of 30 and 5 "
-    "tokens as in its paper, of fewer where responses are shorter. Best of 16 (strong): as many samples as Search 4x4 has "
-    "places."
+    "tokens as in its paper, of fewer where responses are shorter. Best of 16 (strong): as many samples as Search 4x4 "
+    "has places."
 )
 SHARES = (
     "Of the shares: bootstrap over prompts and seeds together, too narrow with few seeds; undefined where the gap's "
