@@ -3,7 +3,8 @@
 PGR = (student - weak) / (ceiling - weak), Recovery = (student - base) / (ceiling - base), on the rewards of greedy
 responses to held-out prompts. Weak is the aligned weak model, for Weak SFT (pre) the unaligned one; the ceilings are
 the strong model with the true reward, by DPO and by SFT. From a family's smallest to its largest size, where the gap is
-widest. Beside it: best of n against n (over-optimisation), and whether confident pairs are the right ones.
+widest. Beside it: best of n against n (over-optimisation), and whether confident pairs are the right ones. The rows of
+weak-to-strong search train no model but one (Search SFT): the weak pair steers the strong model's samples.
 
     cong run experiments/field.py --set seeds=0,1,2,3,4
     cong run experiments/field.py --set families=qwen --set weak=3B --set strong=7B
@@ -15,6 +16,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from cong import methods
+from cong.evaluation import Evaluate
 from cong.experiment import Cell, Results
 from cong.models import Model
 from cong.paper import tables
@@ -32,6 +34,20 @@ PUBLISHED = {
     "CW-PO": "average, weak DPO to CW-DPO: 57.9 to 60.3 (OPT), 74.8 to 75.6 (Qwen); human labels 58.4, 73.7 ◦",
 }
 """What the methods' papers report: other models, other tasks, other measures."""
+SEARCHES = {"Search 2x2": (2, 2, 30), "Search 4x4": (4, 4, 5)}
+"""Beams, expansions and tokens of a chunk: the two settings of weak-to-strong search in its paper."""
+LONG, SHORTEST_CHUNK = 512, 2
+"""The paper's chunks are for responses of hundreds of tokens. Where `max_new_tokens` is below `LONG`, they shrink in
+proportion, to 3 and 2 tokens at tiny scale, whose responses have about 13: choosing single tokens was no better there,
+and slower."""
+PUBLISHED |= dict.fromkeys(
+    SEARCHES, "AlpacaEval 2, LC win rate: 34.4 to 37.9 (Llama-3-70B-Instruct; at which setting was not read) ★"
+)
+SEARCHED = (
+    "Search: samples of the untrained strong model, steered by the weak pair; beams x continuations, of 30 and 5 "
+    "tokens as in its paper, of fewer where responses are shorter. Best of 16 (strong): as many samples as Search 4x4 "
+    "has places."
+)
 SOURCES = (
     "PGR, SFT ceiling: to Ceiling (SFT). In its paper: other models and tasks; ★ is read in the authors' own text or "
     "code, ◦ in an abstract, a survey or a second-hand copy. For comparison, a public sandbox of automated "
@@ -56,6 +72,7 @@ def cells(
             t, axes = setup.transition, {**setup.axes, "weak": path[0], "strong": path[-1]}
             for name, model in _models(setup, step=step, path=path).items():
                 found.append(Cell(stage=methods.evaluate(t, model), axes={"method": name, **axes}))
+            found += [Cell(stage=stage, axes={"method": name, **axes}) for name, stage in _searches(t).items()]
             for judge, explicit in JUDGES.items():
                 for n in best_of:
                     stage = methods.evaluate_best_of(t, n=n, drawn=max(best_of), explicit=explicit)
@@ -107,6 +124,19 @@ def _models(setup: Setup, *, step: float, path: Sequence[str]) -> dict[str, Mode
     }
 
 
+def _searches(t: methods.Transition) -> dict[str, Evaluate]:
+    """Return weak-to-strong search, the best of as many samples, and the student of the smaller search."""
+    share = min(1.0, t.scale.max_new_tokens / LONG)
+    chunks = {name: max(SHORTEST_CHUNK, round(share * chunk)) for name, (_, _, chunk) in SEARCHES.items()}
+    found = {
+        name: methods.evaluate_search(t, beams=beams, expansions=expansions, chunk=chunks[name])
+        for name, (beams, expansions, _) in SEARCHES.items()
+    }
+    student = methods.search_sft(t, beams=2, expansions=2, chunk=chunks["Search 2x2"])
+    best = methods.evaluate_best_of_strong(t, n=16, drawn=16)
+    return {"Best of 16 (strong)": best, **found, "Search SFT": methods.evaluate(t, student)}
+
+
 def report(results: Results) -> Iterator[Block]:
     families = [str(family) for family in values_of(results, "family")]
     for family in families:
@@ -130,7 +160,7 @@ def _recovery(found: Results) -> Table:
         title=_title(found),
         columns={"reward, greedy": "higher", **dict.fromkeys((*CEILINGS, RECOVERY), "higher"), "in its paper": None},
         rows=rows,
-        caption=f"{tables.interval_note(rewards['Base'])} {SHARES_NOTE} {SOURCES}",
+        caption=f"{tables.interval_note(rewards['Base'])} {SHARES_NOTE} {SOURCES} {SEARCHED}",
     )
 
 

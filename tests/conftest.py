@@ -30,7 +30,10 @@ GROUPS = {
     "clusters": {
         "test_faults", "test_kills", "test_local_cluster", "test_object_store_nodes", "test_slurm", "test_submit",
     },
-    "ray": {"test_function_rewards", "test_generation", "test_graph", "test_sweep", "test_training_ray"},
+    "ray": {
+        "test_function_rewards", "test_generation", "test_graph", "test_search_stage", "test_sweep",
+        "test_training_ray",
+    },
 }  # fmt: skip
 """Files that go to the same of two test processes: those that start clusters, for at no time are there two, and those
 that use the one local Ray, which takes seconds to start."""

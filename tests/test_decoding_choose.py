@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from cong.decoding import Decoding
 from cong.decoding.choose import choose_tokens, penalize_repetition, row_uniforms
@@ -29,6 +35,10 @@ def support(scores_V, **settings):
         {"temperature": 0.7, "min_p": 0.1},
         {"temperature": 1.0, "top_p": 0.9, "min_p": 0.05},
         {"temperature": 1.0, "top_p": 0.001},
+        {"temperature": 0.7, "top_k": 5},
+        {"temperature": 1.0, "top_k": 1},
+        {"temperature": 1.0, "top_k": 100},
+        {"temperature": 1.3, "top_k": 12, "top_p": 0.8, "min_p": 0.1},
     ],
 )
 def test_shares_follow_the_warpers_of_hugging_face_in_their_order(settings):
@@ -36,6 +46,8 @@ def test_shares_follow_the_warpers_of_hugging_face_in_their_order(settings):
     scores: Any = 2 * torch.randn(1, 30)
     ids: Any = torch.zeros(1, 1, dtype=torch.long)
     warped: Any = TemperatureLogitsWarper(settings["temperature"])(ids, scores)
+    if "top_k" in settings:
+        warped = TopKLogitsWarper(settings["top_k"])(ids, warped)
     if "top_p" in settings:
         warped = TopPLogitsWarper(settings["top_p"])(ids, warped)
     if "min_p" in settings:
@@ -67,6 +79,11 @@ def test_a_longer_stream_of_uniforms_starts_like_a_shorter_one():
     assert torch.equal(row_uniforms(7, 100)[:10], row_uniforms(7, 10))
 
 
+@pytest.mark.parametrize("start", [0, 1, 4, 90])
+def test_a_stream_can_be_gone_on_with_where_it_was_left(start):
+    assert torch.equal(row_uniforms(7, 100)[start:], row_uniforms(7, 100 - start, start=start))
+
+
 def test_seeds_that_differ_in_high_bits_give_different_streams():
     seeds = [1, 1 + 2**32, 1 + 2**64, -1]
     assert len({tuple(row_uniforms(seed, 4).tolist()) for seed in seeds}) == len(seeds)
@@ -84,6 +101,7 @@ def test_temperature_zero_takes_the_first_of_the_best_tokens():
         ("temperature", -0.1),
         ("temperature", math.nan),
         ("top_p", 0.0),
+        ("top_k", 0),
         ("min_p", 1.5),
         ("repetition_penalty", 0.0),
         ("pruning_threshold", 1.1),

@@ -155,7 +155,7 @@ def test_every_method_of_the_field_runs_end_to_end(small_run, tmp_path):
     assert list(rows) == [
         "Weak", "Weak (aligned)", "Base", "Weak SFT (pre)", "Weak SFT (post)", "Bootstrapped", "Best-of-n SFT",
         "WeakTeacher", "CW-PO", "ExPO (WeakTeacher)", "ConG-S", "ConG", "CW-ConG", "ExPO (ConG)", "Ceiling (SFT)",
-        "Ceiling",
+        "Ceiling", "Best of 16 (strong)", "Search 2x2", "Search 4x4", "Search SFT",
     ]  # fmt: skip
     interval = r"-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]"
     for row in rows.values():

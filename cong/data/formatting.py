@@ -6,7 +6,8 @@
 
 The tokens of a response are those that its model wrote, its end token among them, as far as the scoring model has the
 same ones. Text of another family is tokenized, and ends with the token that closes a turn in the scorer's own template.
-Neither prompts nor responses are stripped.
+Neither prompts nor responses are stripped. A response that is still going on (`finish_reason` None) may end within a
+character of several bytes, which its tokens alone hold: as text it ends before that character.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 TOKENS, STOP_TOKEN = "response_token_ids", "stop_token_id"
 """Columns of responses: the tokens before the end, and the id of the token that ended it, None where none did."""
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+"""What decoding writes for the first bytes of a character."""
 
 
 def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", row: Row) -> tuple[int, ...]:
@@ -44,7 +47,7 @@ class ResponseTokens:
         """Return the tokens of a row's response and of its end, where it has one."""
         written = self._written(row)
         own = written is not None
-        text = written if written is not None else self._tokenizer(row["response"], add_special_tokens=False).input_ids
+        text = written if written is not None else self._tokenizer(_whole(row), add_special_tokens=False).input_ids
         return (*text, *self._end(row, own=own))
 
     def _written(self, row: Row) -> list[int] | None:
@@ -71,3 +74,8 @@ class ResponseTokens:
         shared = next((i for i, pair in enumerate(zip(asked, whole, strict=False)) if pair[0] != pair[1]), len(asked))
         own: Any = self._tokenizer.eos_token_id
         return next((token for token in whole[shared:] if token in self._stop_ids), own)
+
+
+def _whole(row: Row) -> str:
+    """The text of a response, of one that is still going on as far as its last character is complete."""
+    return row["response"] if row["finish_reason"] is not None else row["response"].rstrip(_INCOMPLETE)

@@ -1,4 +1,4 @@
-"""From scores to tokens: repetition penalty, temperature, top-p, min-p, and a choice that is reproducible per row.
+"""From scores to tokens: repetition penalty, temperature, top-k, top-p, min-p, and a choice reproducible per row.
 
 A row's randomness is a stream of uniform numbers that depends on nothing but its seed; step t inverts the cumulative
 distribution at the t-th of them. So the text does not depend on the batch, the slot or the neighbours.
@@ -16,11 +16,11 @@ from torch import Tensor
 from cong.decoding.types import Decoding
 
 
-def row_uniforms(seed: int, count: int) -> Tensor:
-    """The first `count` uniform numbers in [0, 1) of a row, float64 on the CPU; a longer stream has the same start."""
+def row_uniforms(seed: int, count: int, *, start: int = 0) -> Tensor:
+    """`count` uniform numbers in [0, 1) of a row's stream, from the one with the index `start` on; float64, CPU."""
     # A counter-based generator, because torch's on the CPU keeps only the lower 32 bits of a seed.
     stream = numpy.random.Generator(numpy.random.Philox(key=seed % 2**128))
-    return torch.from_numpy(stream.random(count))
+    return torch.from_numpy(stream.random(start + count)[start:])
 
 
 def penalize_repetition(scores_BV: Tensor, *, seen_BV: Tensor, penalty: float) -> Tensor:
@@ -37,11 +37,19 @@ def choose_tokens(scores_BV: Tensor, *, decoding: Decoding, uniform_B: Tensor | 
         return scores_BV.max(dim=-1).indices
     assert uniform_B is not None
     scores_BV = scores_BV / decoding.temperature
+    if decoding.top_k is not None:
+        scores_BV = _keep_top_k(scores_BV, top_k=decoding.top_k)
     if decoding.top_p < 1:
         scores_BV = _keep_top_p(scores_BV, top_p=decoding.top_p)
     if decoding.min_p > 0:
         scores_BV = _keep_min_p(scores_BV, min_p=decoding.min_p)
     return _invert_distribution(scores_BV, uniform_B=uniform_B)
+
+
+def _keep_top_k(scores_BV: Tensor, *, top_k: int) -> Tensor:
+    """The `top_k` highest scores, and those that are equal to the last of them; -inf elsewhere."""
+    least_B1 = scores_BV.topk(min(top_k, scores_BV.shape[-1]), dim=-1).values[..., -1:]
+    return scores_BV.masked_fill(scores_BV < least_B1, -math.inf)
 
 
 def _keep_top_p(scores_BV: Tensor, *, top_p: float) -> Tensor:

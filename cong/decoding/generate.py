@@ -235,7 +235,8 @@ class GenerateEngine:
     def _choice(self, requests: Sequence[Request], width: int) -> list[LogitsProcessor]:
         if self.decoding.temperature == 0:
             return []
-        uniforms = [row_uniforms(request.seed, self.decoding.max_new_tokens) for request in requests]
+        count = self.decoding.max_new_tokens
+        uniforms = [row_uniforms(request.seed, count, start=request.drawn) for request in requests]
         return [_SeededChoice(decoding=self.decoding, width=width, uniform_BT=torch.stack(uniforms))]
 
     def _cut(self, tokens: list[int]) -> tuple[list[int], bool]:

@@ -68,7 +68,7 @@ class SlotEngine:
             raise ValueError(f"prefill_tokens is {prefill_tokens}; it must be at least 1")
         models = [post] if pre is None else [post, pre]
         configs = [model.config for model in models]
-        longest, self._rope_end = common_max_context(*configs), common_rope_end(*configs)
+        longest, self.rope_end = common_max_context(*configs), common_rope_end(*configs)
         if max_context is not None and not 2 <= max_context <= longest:
             raise ValueError(f"max_context is {max_context}; it must be in [2, {longest}] for these models")
         self.max_context = max_context or longest
@@ -287,7 +287,7 @@ class SlotEngine:
                 logprob_post=logprob_post,
                 logprob_pre=logprob_pre,
                 decoding=self.decoding,
-                rope_end=self._rope_end,
+                rope_end=self.rope_end,
             )
             for (slot, count, stopped_by_string), logprob_post, logprob_pre in zip(finished, post, pre, strict=True)
         ]

@@ -56,7 +56,8 @@ class SlotState:
         if self.seen_SV is not None:
             self._mark_prompts(slots_P, slots, prompts)
         if self.uniform_ST is not None:
-            uniforms = [row_uniforms(request.seed, self.uniform_ST.shape[1]) for request in requests]
+            count = self.uniform_ST.shape[1]
+            uniforms = [row_uniforms(request.seed, count, start=request.drawn) for request in requests]
             self.uniform_ST[slots_P] = torch.stack(uniforms).to(self.device)
 
     def _mark_prompts(self, slots_P: Tensor, slots: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:

@@ -19,7 +19,7 @@ class Decoding:
     """How to decode. Temperature 0 is greedy; `pruning_threshold` (lambda, Eq. 8) and `scores` matter for a pair only.
 
     Scores are processed in the order of Hugging Face `generate`: repetition penalty over prompt and response,
-    temperature, top-p, min-p. For a pair they start from F, for a single model from its logits.
+    temperature, top-k, top-p, min-p. For a pair they start from F, for a single model from its logits.
     """
 
     max_new_tokens: int
@@ -30,10 +30,12 @@ class Decoding:
     pruning_threshold: float = 0.1
     scores: Literal["formula", "official"] = "formula"
     stop_strings: tuple[str, ...] = ()
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
         _require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "in [0, inf)")
+        _require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "None or at least 1")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         _require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         _require(0 < self.repetition_penalty < float("inf"), "repetition_penalty", self.repetition_penalty, "above 0")
@@ -44,13 +46,18 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One row to decode. `max_new_tokens` may lower the limit of `Decoding`; `alpha` is used with a pair only."""
+    """One row to decode. `max_new_tokens` may lower the limit of `Decoding`; `alpha` is used with a pair only.
+
+    Where the prompt ends with the beginning of a response, `drawn` is how many of the row's random numbers that has
+    taken: a response that is decoded in parts is then the one that is decoded at once.
+    """
 
     row_id: str
     prompt_token_ids: tuple[int, ...]
     seed: int = 0
     alpha: float = 1.0
     max_new_tokens: int | None = None
+    drawn: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,8 @@ def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_
         return f"alpha {request.alpha} is outside [0, 1]"
     if not 1 <= limit <= decoding.max_new_tokens:
         return f"max_new_tokens {limit} is outside [1, {decoding.max_new_tokens}]"
+    if request.drawn < 0:
+        return f"drawn {request.drawn} is below 0"
     return None
 
 

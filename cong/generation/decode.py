@@ -17,6 +17,8 @@ from cong.graph.stage import Context
 from cong.models import LocalModel
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from cong.decoding import Completion, Request
 
 
@@ -33,10 +35,15 @@ class DecodeJob:
 def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_share: float) -> None:
     """Decode all rows of a stage and write `responses.parquet`."""
     responses = map_rows(ctx, partial(Decoder, job), rows, max_error_share=max_error_share)
+    ctx.summary(backend=backend_note(job.resources, adapter=LocalModel(path=str(job.post)).is_adapter))
+    write_responses(ctx, responses)
+
+
+def write_responses(ctx: Context, responses: list[Row]) -> None:
+    """Write `responses.parquet`, and say how long responses are and how many came to no end."""
     write_rows(ctx.out / RESPONSES, responses)
     good = [row for row in responses if row["error"] is None]
     ctx.summary(
-        backend=backend_note(job.resources, adapter=LocalModel(path=str(job.post)).is_adapter),
         mean_tokens=sum(row["num_tokens"] for row in good) / max(len(good), 1),
         unfinished_share=sum(row["finish_reason"] == "length" for row in good) / max(len(good), 1),
     )
@@ -79,22 +86,27 @@ class Decoder:
                 reason = f"the chat cannot be formatted: {type(error).__name__}: {error}"
                 refused.append(error_completion(request, reason))
 
-    def _response(self, row: Row, completion: Any) -> Row:
-        post, pre = completion.logprob_post, completion.logprob_pre
-        return {
-            "row_id": row["row_id"],
-            "prompt_id": row["prompt_id"],
-            "prompt": row["prompt"],
-            "sample": row["sample"],
-            "alpha": row["alpha"],
-            "response": response_text(self.tokenizer, completion.token_ids),
-            TOKENS: list(completion.token_ids),
-            STOP_TOKEN: completion.stop_token_id,
-            "num_tokens": completion.num_tokens,
-            "finish_reason": completion.finish_reason,
-            "logprob_post": post,
-            "logprob_pre": pre,
-            "implicit_reward": None if pre is None else post - pre,
-            "error": completion.error,
-            **{name: row[name] for name in CARRIED if name in row},
-        }
+    def _response(self, row: Row, completion: "Completion") -> Row:
+        return response_row(row, completion, tokenizer=self.tokenizer)
+
+
+def response_row(row: Row, completion: "Completion", *, tokenizer: "PreTrainedTokenizerBase") -> Row:
+    """Return the columns of a response, from what was asked and what was decoded."""
+    post, pre = completion.logprob_post, completion.logprob_pre
+    return {
+        "row_id": row["row_id"],
+        "prompt_id": row["prompt_id"],
+        "prompt": row["prompt"],
+        "sample": row["sample"],
+        "alpha": row["alpha"],
+        "response": response_text(tokenizer, completion.token_ids),
+        TOKENS: list(completion.token_ids),
+        STOP_TOKEN: completion.stop_token_id,
+        "num_tokens": completion.num_tokens,
+        "finish_reason": completion.finish_reason,
+        "logprob_post": post,
+        "logprob_pre": pre,
+        "implicit_reward": None if pre is None else post - pre,
+        "error": completion.error,
+        **{name: row[name] for name in CARRIED if name in row},
+    }

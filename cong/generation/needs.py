@@ -7,6 +7,7 @@ from cong.generation.backends import can_share
 from cong.graph.need import GB, Need
 from cong.graph.resources import Resources
 from cong.models import LocalModel, Model, architectures_of, memory, shares_base
+from cong.models.architecture import Architecture
 
 
 def without_adapter(models: tuple[Model, ...]) -> tuple[Model, ...]:
@@ -19,8 +20,13 @@ def is_adapter(model: Model) -> bool:
     return isinstance(model, LocalModel) and model.is_adapter
 
 
-def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Resources) -> Need | None:
-    """Return what an actor needs that decodes with these models; None when their numbers are not known."""
+def decoding_need(
+    models: tuple[Model, ...], *, new_tokens: int, resources: Resources, beside_bytes: float = 0.0
+) -> Need | None:
+    """Return what an actor needs that decodes with these models; None when their numbers are not known.
+
+    Where free memory decides on the slots, `beside_bytes` of it are taken by what else the actor holds.
+    """
     known = architectures_of(without_adapter(models))
     if known is None:
         return None
@@ -28,11 +34,27 @@ def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Reso
     shared = len(models) > 1 and shares_base(*models) and (is_adapter(models[0]) or can_share(resources))
     slots = resources.decoding.slots
     if slots == "auto":
-        slots = memory.CPU_SLOTS
-        if resources.hardware.gpu_memory_gb is not None:
-            empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
-            usable = memory.USABLE_GPU * resources.decoding.tensor_parallel * resources.hardware.gpu_memory_gb * GB
-            tokens = memory.context_tokens(known, new_tokens=new_tokens)
-            free = usable - empty.weights - empty.working
-            slots = memory.slots_in(known, tokens=tokens, free_bytes=free, **load)
+        slots = _fitting(known, new_tokens=new_tokens, resources=resources, beside_bytes=beside_bytes, shared=shared)
     return memory.decoding(known, slots=slots, shared=shared, **load).over(resources.decoding.tensor_parallel)
+
+
+def fitting_slots(model: Model, *, new_tokens: int, resources: Resources, beside_bytes: float) -> int | None:
+    """Return how many slots fit a GPU of the profile beside so many bytes; None when a size is not known."""
+    known = architectures_of((model,))
+    if known is None or resources.hardware.gpu_memory_gb is None:
+        return None
+    return _fitting(known, new_tokens=new_tokens, resources=resources, beside_bytes=beside_bytes, shared=False)
+
+
+def _fitting(
+    known: list[Architecture], *, new_tokens: int, resources: Resources, beside_bytes: float, shared: bool
+) -> int:
+    """Return the slots that "auto" finds where the GPU's memory is known, and those of a CPU elsewhere."""
+    if resources.hardware.gpu_memory_gb is None:
+        return memory.CPU_SLOTS
+    load = {"new_tokens": new_tokens, "itemsize": resources.hardware.itemsize}
+    empty = memory.decoding(known, slots=memory.MOST_SLOTS, shared=shared, **load)
+    usable = memory.USABLE_GPU * resources.decoding.tensor_parallel * resources.hardware.gpu_memory_gb * GB
+    tokens = memory.context_tokens(known, new_tokens=new_tokens)
+    free = usable - empty.weights - empty.working - beside_bytes
+    return memory.slots_in(known, tokens=tokens, free_bytes=free, **load)

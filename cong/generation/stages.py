@@ -16,6 +16,7 @@ from cong.generation.backends import can_share, check_backend
 from cong.generation.decode import DecodeJob, decode_stage
 from cong.generation.needs import decoding_need, is_adapter, without_adapter
 from cong.graph.demand import Demand
+from cong.graph.fingerprint import LATER
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
@@ -26,11 +27,15 @@ from cong.models.work import decoding_seconds, response_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a token is drawn. Temperature 0 is greedy; `repetition_penalty` is that of CTRL (Keskar et al., 2019)."""
+    """How a token is drawn. Temperature 0 is greedy; `repetition_penalty` is that of CTRL (Keskar et al., 2019).
+
+    `top_k` draws among the so many likeliest tokens, None among all.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    top_k: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -39,6 +44,8 @@ class Sampling:
             raise ValueError(f"top_p = {self.top_p} is not in (0, 1]")
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty = {self.repetition_penalty} is not above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k = {self.top_k} is below 1")
 
     def seed(self, seed: int) -> int:
         """Return the seed of a decoding: greedy decoding draws nothing, so all seeds share one stage."""
@@ -202,13 +209,19 @@ class ContrastiveGenerate(Stage):
         decode_stage(ctx, job=job, rows=rows, max_error_share=self.max_error_share)
 
 
-def settings(stage: Generate | ContrastiveGenerate) -> dict:
+def settings(stage: Generate | ContrastiveGenerate) -> dict[str, Any]:
     """Return the decoding settings that both stages share."""
+    return decoding_settings(stage.sampling, max_new_tokens=stage.max_new_tokens)
+
+
+def decoding_settings(sampling: Sampling, *, max_new_tokens: int) -> dict[str, Any]:
+    """Return what an engine is given to draw so (`cong.decoding.Decoding`)."""
     return {
-        "max_new_tokens": stage.max_new_tokens,
-        "temperature": stage.sampling.temperature,
-        "top_p": stage.sampling.top_p,
-        "repetition_penalty": stage.sampling.repetition_penalty,
+        "max_new_tokens": max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "repetition_penalty": sampling.repetition_penalty,
     }
 
 

@@ -41,6 +41,13 @@ from cong.methods.rows import (
     weak_teacher,
     wspo,
 )
+from cong.methods.searching import (
+    best_of_strong,
+    evaluate_best_of_strong,
+    evaluate_search,
+    search,
+    search_sft,
+)
 from cong.methods.transitions import GREEDY, Transition, onward, transition
 from cong.methods.weak_to_strong import (
     BASE,
@@ -66,6 +73,7 @@ __all__ = [
     "base",
     "best_of",
     "best_of_sft",
+    "best_of_strong",
     "bootstrapped",
     "ceiling",
     "ceiling_sft",
@@ -81,7 +89,9 @@ __all__ = [
     "dpo",
     "evaluate",
     "evaluate_best_of",
+    "evaluate_best_of_strong",
     "evaluate_contrastive",
+    "evaluate_search",
     "evaluate_trained_on",
     "expo",
     "gap_ends",
@@ -92,6 +102,8 @@ __all__ = [
     "orpo",
     "pair_agreement",
     "safe_cong",
+    "search",
+    "search_sft",
     "simpo",
     "staged",
     "transition",

@@ -63,33 +63,41 @@ class LogprobScorer:
         for start in range(0, len(rows), CHUNK):
             batch: list[tuple[Row, Tokens]] = []
             for row in rows[start : start + CHUNK]:
-                tokens = self._tokens(row)
+                tokens = self.tokens(row)
                 if isinstance(tokens, str):
                     yield scored(row, None, error=tokens)
                 else:
                     batch.append((row, tokens))
-            yield from self._score(batch)
+            rewards = self.rewards([tokens for _, tokens in batch])
+            yield from (scored(row, reward) for (row, _), reward in zip(batch, rewards, strict=True))
 
-    def _tokens(self, row: Row) -> Tokens | str:
-        """Return the tokens of prompt and response, or why this row has no score."""
+    def tokens(self, row: Row, *, prompt: tuple[int, ...] | None = None) -> Tokens | str:
+        """Return the tokens of prompt (where they are known, those) and response, or why this row has no score."""
         if row["error"] is not None:
             return row["error"]
         try:
-            tokens = prompt_tokens(self.tokenizer, row), self._responses.of(row)
+            tokens = prompt or prompt_tokens(self.tokenizer, row), self._responses.of(row)
         except Exception as error:
             # Chat templates and tokenizers raise what they like at texts that they do not understand.
             return f"the chat cannot be formatted: {type(error).__name__}: {error}"
         return tokens_fault(*tokens, vocabulary=self.vocabulary, positions=self.positions) or tokens
 
-    def _score(self, batch: "list[tuple[Row, Tokens]]") -> Iterator[Row]:
+    def rewards(self, batch: Sequence[Tokens], *, most_tokens: int | None = None) -> list[float]:
+        """Return log pi_r - log pi_ref, or log pi, of responses; `most_tokens` of them are in a pass."""
         from cong.decoding import teacher_forced_logprobs
 
-        prompts, completions = [tokens[0] for _, tokens in batch], [tokens[1] for _, tokens in batch]
+        prompts, completions = [prompt for prompt, _ in batch], [response for _, response in batch]
         logprobs = [
-            teacher_forced_logprobs(model, prompts=prompts, completions=completions, batch_size=self.batch_size)
+            teacher_forced_logprobs(
+                model,
+                prompts=prompts,
+                completions=completions,
+                batch_size=self.batch_size,
+                most_tokens=most_tokens,
+            )
             for model in self.models
         ]
-        yield from (scored(row, post - sum(pre)) for (row, _), post, *pre in zip(batch, *logprobs, strict=True))
+        return [post - sum(pre) for post, *pre in zip(*logprobs, strict=True)]
 
 
 def tokens_fault(

@@ -182,7 +182,7 @@ class VllmEngine:
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={"name": name, "alpha": float(request.alpha), "seed": request.seed},
+            extra_args={"name": name, "alpha": float(request.alpha), "seed": request.seed, "drawn": request.drawn},
         )
 
     def _completion(self, request: Request, output: Any, logprobs: list[list[float]]) -> Completion:

@@ -45,7 +45,7 @@ class Extension:
 
 
 class RowSampler(nn.Module):
-    """Chooses a token for every row of vLLM's batch; `extra_args` of a request: its `name`, `alpha` and `seed`."""
+    """Chooses a token for every row of vLLM's batch; a request's `extra_args`: `name`, `alpha`, `seed` and `drawn`."""
 
     _runner: Any
     _model: Any
@@ -115,11 +115,16 @@ class RowSampler(nn.Module):
         self._uniforms = {
             name: self._uniforms[name]
             if name in self._uniforms
-            else row_uniforms(state.sampling_params.extra_args["seed"], steps)
+            else row_uniforms(_extra(state)["seed"], steps, start=_extra(state)["drawn"])
             for name, state in rows
         }
         drawn = [self._uniforms[name][len(state.output_token_ids)] for name, state in rows]
         return torch.stack(drawn).to(device)
+
+
+def _extra(state: Any) -> dict[str, Any]:
+    """What a request carries beside vLLM's own parameters."""
+    return state.sampling_params.extra_args
 
 
 def _choose(
