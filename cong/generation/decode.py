@@ -1,4 +1,4 @@
-"""The worker that decodes: it holds one model, or the weak pair, and a decoding engine."""
+"""The worker that decodes: it holds one model, the weak pair, or an anchor and the pair, and a decoding engine."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeJob:
-    """All that a worker must know. `pre` is None for plain decoding of `post`."""
+    """All that a worker must know. `pre` is None for plain decoding of `post`; with an `anchor` the pair tunes it."""
 
     post: Path
     pre: Path | None = None
+    anchor: Path | None = None
+    weight: float = 1.0
+    """w of proxy tuning, used with an anchor only."""
     settings: dict[str, Any]
     resources: Resources
+
+    @property
+    def backend(self) -> str:
+        """Return the name of the engine that decodes, for a record."""
+        adapter = LocalModel(path=str(self.post)).is_adapter
+        return backend_note(self.resources, adapter=adapter, anchor=self.anchor is not None)
 
 
 def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_share: float) -> None:
@@ -36,7 +45,7 @@ def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_sha
     write_rows(ctx.out / RESPONSES, responses)
     good = [row for row in responses if row["error"] is None]
     ctx.summary(
-        backend=backend_note(job.resources, adapter=LocalModel(path=str(job.post)).is_adapter),
+        backend=job.backend,
         mean_tokens=sum(row["num_tokens"] for row in good) / max(len(good), 1),
         unfinished_share=sum(row["finish_reason"] == "length" for row in good) / max(len(good), 1),
     )
@@ -51,7 +60,7 @@ class Decoder:
         logging.disable_progress_bar()
         self.job = job
         self.tokenizer, self.engine = make_engine(
-            post=job.post, pre=job.pre, settings=job.settings, resources=job.resources
+            post=job.post, pre=job.pre, anchor=job.anchor, settings=job.settings, resources=job.resources
         )
 
     @property
@@ -71,7 +80,10 @@ class Decoder:
         from cong.decoding.types import Request, error_completion
 
         for row in rows:
-            request = Request(row_id=row["row_id"], prompt_token_ids=(), seed=row["seed"], alpha=row["alpha"])
+            contrast = {} if row["alpha"] is None else {"alpha": row["alpha"]}
+            request = Request(
+                row_id=row["row_id"], prompt_token_ids=(), seed=row["seed"], weight=self.job.weight, **contrast
+            )
             try:
                 yield dataclasses.replace(request, prompt_token_ids=prompt_tokens(self.tokenizer, row))
             except Exception as error:
@@ -95,6 +107,7 @@ class Decoder:
             "logprob_post": post,
             "logprob_pre": pre,
             "implicit_reward": None if pre is None else post - pre,
+            **({} if self.job.anchor is None else {"logprob_anchor": completion.logprob_anchor}),
             "error": completion.error,
             **{name: row[name] for name in CARRIED if name in row},
         }

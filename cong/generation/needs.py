@@ -20,12 +20,15 @@ def is_adapter(model: Model) -> bool:
 
 
 def decoding_need(models: tuple[Model, ...], *, new_tokens: int, resources: Resources) -> Need | None:
-    """Return what an actor needs that decodes with these models; None when their numbers are not known."""
+    """Return what an actor needs that decodes with these models; None when their numbers are not known.
+
+    A pair is pi_r and pi_ref; an anchor stands before them.
+    """
     known = architectures_of(without_adapter(models))
     if known is None:
         return None
     load = {"new_tokens": new_tokens, "itemsize": resources.hardware.itemsize}
-    shared = len(models) > 1 and shares_base(*models) and (is_adapter(models[0]) or can_share(resources))
+    shared = len(models) > 1 and shares_base(*models[-2:]) and (is_adapter(models[-2]) or can_share(resources))
     slots = resources.decoding.slots
     if slots == "auto":
         slots = memory.CPU_SLOTS
