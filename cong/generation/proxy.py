@@ -121,10 +121,13 @@ def check_weight(weight: float) -> None:
         raise ValueError(f"weight = {weight} is not finite")
 
 
-def check_tuned(anchor: Model, *, post: Model, pre: Model) -> None:
-    """Raise `UserError` when a model is not available, or the three are known to have more than one tokenizer."""
+def check_tuned(anchor: Model, *, post: Model, pre: Model, adapter: bool = True) -> None:
+    """Raise `UserError` when a model is not available, or the three are known to have more than one tokenizer.
+
+    `adapter` says whether `post` may be an adapter on `pre`.
+    """
     check_model(anchor)
-    check_model(post, adapter=True)
+    check_model(post, adapter=adapter)
     check_model(pre)
     check_pair(post, pre)
     try:

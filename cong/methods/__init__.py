@@ -22,6 +22,7 @@ from cong.methods.measures import (
     heldout_score,
     naive_samples,
 )
+from cong.methods.proxy import evaluate_proxy, proxy_sft, w2s_opd
 from cong.methods.rows import (
     JudgeOfPairs,
     aux_conf,
@@ -68,16 +69,19 @@ __all__ = [
     "evaluate",
     "evaluate_best_of",
     "evaluate_contrastive",
+    "evaluate_proxy",
     "expo",
     "heldout_score",
     "naive_samples",
     "onward",
     "orpo",
     "pair_agreement",
+    "proxy_sft",
     "safe_cong",
     "simpo",
     "staged",
     "transition",
+    "w2s_opd",
     "weak_sft_post",
     "weak_sft_pre",
     "weak_teacher",

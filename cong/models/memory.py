@@ -112,6 +112,17 @@ def fused_scoring(model: Architecture, *, tokens: int, itemsize: int) -> Need:
     return Need(weights=itemsize * model.parameters, working=working)
 
 
+def distribution_scoring(models: Sequence[Architecture], *, tokens: int, scored: int, itemsize: int) -> Need:
+    """Return what a process needs that reads `tokens` at a time, and has whole distributions of `scored` of them.
+
+    Logits of every model are alive, also in float32, and four tensors of the distribution that they make.
+    """
+    logits = (itemsize + 4) * sum(model.vocabulary for model in models)
+    mixed = 4 * 4 * max(model.vocabulary for model in models)
+    working = tokens * max(_forward_bytes(model, itemsize) for model in models) + scored * (logits + mixed)
+    return Need(weights=itemsize * sum(model.parameters for model in models), working=working)
+
+
 def classifying(model: Architecture, *, tokens: int, itemsize: int) -> Need:
     """Return what a process needs that holds a reward model and reads so many tokens, padding included, at a time."""
     # A classifier has no output embeddings.
