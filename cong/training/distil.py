@@ -31,7 +31,7 @@ from cong.models import check_same_tokenizer, describe
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.rows import TokenRows, completion_rows
-from cong.training.toplogprobs import TOPS, TopLogprobs, read_tops, with_tops
+from cong.training.toplogprobs import TOPS, TopLogprobs, parted_logprobs, read_tops, with_tops
 from cong.training.wspo import KEY, pad_token
 
 if TYPE_CHECKING:
@@ -82,12 +82,10 @@ def distillation_loss(
     *, logits: "torch.Tensor", top_ids: "torch.Tensor", top_logps: "torch.Tensor", tail_logps: "torch.Tensor"
 ) -> "torch.Tensor":
     """Return the loss of each token from the student's logits (N x V), and the teacher's tops (N x K) and rest (N)."""
-    logps = logits.log_softmax(dim=-1)
-    own = logps.gather(-1, top_ids)
+    own, rest = parted_logprobs(logits, top_ids)
     inside = (own.exp() * (own - top_logps)).sum(dim=-1)
     if top_ids.shape[-1] == logits.shape[-1]:
         return inside
-    rest = logps.scatter(-1, top_ids, -float("inf")).logsumexp(dim=-1)
     return inside + rest.exp() * (rest - tail_logps.clamp_min(LEAST_REST))
 
 

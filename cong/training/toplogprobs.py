@@ -174,9 +174,19 @@ def top_logprobs(
 
     shared = min(one.shape[-1] for one in logits)
     cut = [one[..., :shared].float() for one in logits]
-    logps = (cut[0] if len(cut) == 1 else proxy_scores(*cut, weight=weight)).log_softmax(dim=-1)
-    top = logps.topk(min(k, shared), dim=-1)
-    return top.indices, top.values, logps.scatter(-1, top.indices, -float("inf")).logsumexp(dim=-1)
+    scores = cut[0] if len(cut) == 1 else proxy_scores(*cut, weight=weight)
+    ids = scores.topk(min(k, shared), dim=-1).indices
+    return ids, *parted_logprobs(scores, ids)
+
+
+def parted_logprobs(logits: "torch.Tensor", ids: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return the log-probabilities (N x K) of some tokens, and the log of what all others have together (N).
+
+    One tensor more of the logits' size, and not the two that log-probabilities of all tokens would take.
+    """
+    total = logits.logsumexp(dim=-1)
+    rest = logits.scatter(-1, ids, -float("inf")).logsumexp(dim=-1) - total
+    return logits.gather(-1, ids) - total.unsqueeze(-1), rest
 
 
 def compute_tops(job: TopJob) -> None:
