@@ -14,7 +14,6 @@ from cong import methods
 from cong.data import PROMPTS, RESPONSES, read_rows, write_rows
 from cong.data.prompts import Share
 from cong.errors import UserError
-from cong.evaluation import EVALUATION
 from cong.generation import ProxyGenerate
 from cong.generation.backends import ANCHOR, backend_of, check_backend
 from cong.generation.needs import decoding_need
@@ -142,20 +141,16 @@ def test_shares_part_the_prompts_and_none_is_lost(small_run):
             Share(prompts=t.prompts, number=number, of=of)
 
 
-def test_methods_run_to_the_end_and_a_later_round_begins_with_the_student_of_the_one_before(small_run, tmp_path):
-    store, t = copy(small_run.store, tmp_path), between()
+def test_a_later_round_begins_with_the_student_of_the_one_before_under_the_same_teacher():
+    t = between("3B")
     student = methods.w2s_opd(t, rounds=2)
     assert isinstance(student, Distil)
     assert isinstance(student.model, Distil)
     assert student.data.evaluated_model == student.model
-    assert student.teacher.model == student.model.teacher.model == t.strong
-    cells = [methods.evaluate(t, student), methods.evaluate_proxy(t), methods.evaluate(t, methods.proxy_sft(t))]
-    run(store, *cells)
-    for cell in cells:
-        assert len(read_rows(store.directory(cell) / EVALUATION)) == 8
-    path = Path("model") / "model.safetensors"
-    weights = [_directory(store, model) / path for model in (t.strong, student.model, student)]
-    assert len({path.read_bytes() for path in weights}) == 3
+    assert student.model.model == student.teacher.model == student.model.teacher.model == t.strong
+    weak = methods.w2s_opd(t, anchor="weak")
+    assert isinstance(weak, Distil)
+    assert weak.teacher.model == t.weak
 
 
 def test_rounds_weights_and_anchors_are_stages_of_their_own_and_share_what_they_can():
