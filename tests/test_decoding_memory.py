@@ -146,10 +146,9 @@ def test_state_of_a_row_costs_what_the_arithmetic_says():
     decoding = Decoding(max_new_tokens=50, temperature=1.0, repetition_penalty=1.2)
 
     def held(slots: int) -> int:
-        state = SlotState(
-            slots=slots, vocab_size=97, decoding=decoding, stop_token_ids=frozenset(), device=torch.device("cpu")
-        )
-        tables = (state.tokens_ST, state.post_logprob_ST, state.pre_logprob_ST, state.uniform_ST, state.seen_SV)
+        device, stops = torch.device("cpu"), frozenset[int]()
+        state = SlotState(slots=slots, models=3, vocab_size=97, decoding=decoding, stop_token_ids=stops, device=device)
+        tables = (state.tokens_ST, state.logprob_STM, state.uniform_ST, state.seen_SV)
         return sum(table.nbytes for table in tables if table is not None)
 
-    assert held(5) == 5 * state_bytes(new_tokens=50, vocabulary=97)
+    assert held(5) == 5 * state_bytes(new_tokens=50, vocabulary=97, models=3)

@@ -91,7 +91,7 @@ def test_the_slots_hold_the_bytes_that_are_estimated():
     cached = [tensor for backbone in engine._backbones for layer in backbone.cache.slot_layers
               for tensor in (layer.keys, layer.values) if tensor is not None]  # fmt: skip
     state = engine._state
-    tables = (state.tokens_ST, state.post_logprob_ST, state.pre_logprob_ST, state.uniform_ST, state.seen_SV)
+    tables = (state.tokens_ST, state.logprob_STM, state.uniform_ST, state.seen_SV)
     held = sum(tensor.nbytes for tensor in (*cached, *tables) if tensor is not None)
     models, tokens = [architecture(model.config) for model in pair], engine._backbones[0].cache.capacity
     estimated = slots * memory.slot_bytes(models, tokens=tokens, new_tokens=new, itemsize=4)

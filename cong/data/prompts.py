@@ -15,7 +15,7 @@ from cong.data.conversations import prompt_row, read_conversation
 from cong.data.jsonlines import numbered_lines, parse_object
 from cong.data.rows import PROMPTS, REFERENCE, Row, check_prompts, read_rows, write_rows
 from cong.data.sizes import published_rows
-from cong.errors import UserError
+from cong.errors import NothingLeft, UserError
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
 from cong.graph.work import LITTLE, Work
@@ -44,6 +44,35 @@ class Subset(Stage):
 
     def run(self, ctx: Context) -> None:
         rows = read_rows(ctx.path(self.prompts) / PROMPTS, limit=self.count)
+        write_rows(ctx.out / PROMPTS, rows)
+        ctx.summary(prompts=len(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Stage):
+    """One of `of` equal shares of another source: every `of`-th prompt, the first of them the `number`-th from 0 on."""
+
+    prompts: Stage
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.of:
+            raise ValueError(f"number = {self.number} is not in [0, {self.of})")
+
+    def label(self) -> str:
+        return f"{self.number + 1} of {self.of}"
+
+    def work(self, resources: Resources) -> Work:
+        return LITTLE
+
+    def row_count(self) -> int:
+        return len(range(self.number, self.prompts.row_count(), self.of))
+
+    def run(self, ctx: Context) -> None:
+        rows = read_rows(ctx.path(self.prompts) / PROMPTS)[self.number :: self.of]
+        if not rows:
+            raise NothingLeft(f"{self.prompts.title} has too few prompts for {self.of} shares")
         write_rows(ctx.out / PROMPTS, rows)
         ctx.summary(prompts=len(rows))
 

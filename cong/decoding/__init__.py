@@ -8,11 +8,12 @@ A slot engine for speed, a reference backend on `generate`, the score F, and log
         print(tokenizer.decode(completion.token_ids), completion.logprob_post - completion.logprob_pre)
 """
 
-from cong.decoding.generate import ContrastivePair, GenerateEngine
+from cong.decoding.dressed import ContrastivePair
+from cong.decoding.generate import GenerateEngine
 from cong.decoding.logprobs import teacher_forced_logprobs
 from cong.decoding.lora import load_pair
 from cong.decoding.models import check_pair, load_model
-from cong.decoding.score import contrastive_scores, log_probs
+from cong.decoding.score import contrastive_scores, log_probs, proxy_scores
 from cong.decoding.slots import SlotEngine
 from cong.decoding.types import Completion, Decoding, Request
 from cong.models.weights import load_checked
@@ -30,5 +31,6 @@ __all__ = [
     "load_model",
     "load_pair",
     "log_probs",
+    "proxy_scores",
     "teacher_forced_logprobs",
 ]

@@ -1,4 +1,4 @@
-"""The reference backend: Hugging Face `generate` on one model, or on a pair dressed up as one model.
+"""The reference backend: Hugging Face `generate` on one model, or on several dressed up as one model.
 
 Slower than the slot engine and simpler: left-padded batches that last until their longest row ends. It shares with
 the slot engine the score and the choice of a token, not the bookkeeping, the cache or the log-probabilities.
@@ -10,25 +10,23 @@ the slot engine the score and the choice of a token, not the bookkeeping, the ca
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
-    GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from cong.decoding.choose import choose_tokens, row_uniforms
+from cong.decoding.combine import combined
+from cong.decoding.dressed import DressedModels
 from cong.decoding.logprobs import left_pad, teacher_forced_logprobs
 from cong.decoding.models import (
     check_cached,
@@ -37,7 +35,6 @@ from cong.decoding.models import (
     common_vocab_size,
     stop_token_ids,
 )
-from cong.decoding.score import contrastive_scores, log_probs
 from cong.decoding.stopping import StopStrings
 from cong.decoding.types import (
     Completion,
@@ -50,70 +47,6 @@ from cong.decoding.types import (
 )
 
 
-class ContrastivePair(PreTrainedModel, GenerationMixin):
-    """Two models as one: a forward pass runs both on the same input, and its logits are F (Eq. 7, 8 and 10).
-
-    Its cache holds the layers of `post` first and those of `pre` behind them. `alpha` is a number, or a tensor of
-    one per row of the batch.
-    """
-
-    _supports_sdpa = True
-    _supports_attention_backend = True
-
-    def __init__(
-        self,
-        *,
-        post: PreTrainedModel,
-        pre: PreTrainedModel,
-        alpha: float | Tensor,
-        pruning_threshold: float,
-        scores: Literal["formula", "official"] = "formula",
-    ) -> None:
-        super().__init__(_pair_config(post.config, pre.config))
-        self.post, self.pre = post, pre
-        self.alpha, self.pruning_threshold = alpha, pruning_threshold
-        self.scores: Literal["formula", "official"] = scores
-        self.generation_config = GenerationConfig()
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        caches = (None, None) if past_key_values is None else self._views(past_key_values)
-        post_BLV, pre_BLV = (
-            log_probs(
-                model(
-                    input_ids=input_ids,
-                    attention_mask=attention_mask,
-                    position_ids=position_ids,
-                    past_key_values=cache,
-                    use_cache=past_key_values is not None,
-                    logits_to_keep=logits_to_keep,
-                ).logits
-            )[..., : self.config.vocab_size]
-            for model, cache in zip((self.post, self.pre), caches, strict=True)
-        )
-        alpha = self.alpha.unsqueeze(-1) if isinstance(self.alpha, Tensor) else self.alpha
-        logits: Any = contrastive_scores(
-            post_BLV, pre_BLV, alpha=alpha, pruning_threshold=self.pruning_threshold, scores=self.scores
-        )
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
-
-    def _views(self, cache: Cache) -> tuple[Cache, Cache]:
-        if isinstance(cache, DynamicCache) and cache.get_seq_length() == 0:
-            # `generate` builds one kind of layer for all; each model has windows of its own, or none.
-            models = (self.post, self.pre)
-            cache.layers[:] = [layer for model in models for layer in DynamicCache(config=model.config).layers]
-        layers = self.post.config.get_text_config().num_hidden_layers
-        return Cache(layers=cache.layers[:layers]), Cache(layers=cache.layers[layers:])
-
-
 class GenerateEngine:
     """Decodes batches of `batch_size` requests with `generate`; the same `decode` as the slot engine."""
 
@@ -122,6 +55,7 @@ class GenerateEngine:
         *,
         post: PreTrainedModel,
         pre: PreTrainedModel | None = None,
+        anchor: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None,
         decoding: Decoding,
         batch_size: int = 64,
@@ -129,7 +63,7 @@ class GenerateEngine:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        self.models = [post] if pre is None else [post, pre]
+        self._combination, self.models = combined(anchor=anchor, post=post, pre=pre, decoding=decoding)
         for model in self.models:
             check_cached(model)
         configs = [model.config for model in self.models]
@@ -141,17 +75,9 @@ class GenerateEngine:
         self.decoding = decoding
         self.decoded_tokens = 0
         """New tokens since the engine was built, counted when a batch ends."""
-        self.stop_token_ids = stop_token_ids(post, tokenizer)
+        self.stop_token_ids = stop_token_ids(self.models[0], tokenizer)
         self._stop_strings = StopStrings(decoding.stop_strings, tokenizer=tokenizer)
-        self._pair = None
-        if pre is not None:
-            self._pair = ContrastivePair(
-                post=post,
-                pre=pre,
-                alpha=1.0,
-                pruning_threshold=decoding.pruning_threshold,
-                scores=decoding.scores,
-            )
+        self._dressed = None if len(self.models) == 1 else DressedModels(self.models, combination=self._combination)
 
     def decode(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions batch by batch; a request that cannot be decoded comes back as an error."""
@@ -173,7 +99,7 @@ class GenerateEngine:
             decoding=self.decoding,
             vocab_size=self.vocab_size,
             max_context=self.max_context,
-            pair=self._pair is not None,
+            pair=len(self.models) == 2,
         )
 
     def _completions(self, requests: Sequence[Request]) -> Iterator[Completion]:
@@ -181,19 +107,20 @@ class GenerateEngine:
         tokens, stopped = self._generate(requests)
         self.decoded_tokens += sum(map(len, tokens))
         prompts = [request.prompt_token_ids for request in requests]
-        logprobs = [
-            teacher_forced_logprobs(model, prompts=prompts, completions=tokens, batch_size=self.batch_size)
-            for model in self.models
-        ]
+        logprobs: dict[str, Any] = {
+            f"logprob_{role}": teacher_forced_logprobs(
+                model, prompts=prompts, completions=tokens, batch_size=self.batch_size
+            )
+            for role, model in zip(self._combination.roles, self.models, strict=True)
+        }
         for index, request in enumerate(requests):
             yield finished_completion(
                 request,
                 tokens=tokens[index],
                 stop_token_ids=self.stop_token_ids,
                 stopped_by_string=stopped[index],
-                logprob_post=logprobs[0][index],
-                logprob_pre=logprobs[1][index] if self._pair is not None else None,
                 decoding=self.decoding,
+                **{name: values[index] for name, values in logprobs.items()},
             )
 
     @torch.inference_mode()
@@ -205,9 +132,10 @@ class GenerateEngine:
         limits = [token_limit(r, decoding=self.decoding, max_context=self.max_context) for r in requests]
         ends = _RowEnds(width=width, limits=limits, stop_strings=self._stop_strings)
         model: Any = self.models[0]
-        if self._pair is not None:
-            self._pair.alpha = torch.tensor([float(request.alpha) for request in requests], device=device)
-            model = self._pair
+        if self._dressed is not None:
+            given = [float(self._combination.coefficient(request)) for request in requests]
+            self._dressed.coefficient = torch.tensor(given, device=device)
+            model = self._dressed
         with _neutral_generation_config(model):
             output_BL = model.generate(
                 input_ids=tokens_BL,
@@ -285,15 +213,3 @@ def _neutral_generation_config(model: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = before
-
-
-def _pair_config(post: Any, pre: Any) -> PreTrainedConfig:
-    """What `generate` must know of the two: it is no family's own, for that of one would not hold for the other."""
-    configs = [config.get_text_config() for config in (post, pre)]
-    numbers: dict[str, Any] = {
-        "num_hidden_layers": sum(config.num_hidden_layers for config in configs),
-        "num_attention_heads": configs[0].num_attention_heads,
-        "hidden_size": configs[0].hidden_size,
-        "vocab_size": common_vocab_size(post, pre),
-    }
-    return PreTrainedConfig(**numbers)

@@ -48,15 +48,19 @@ def check_pair(
     pre_tokenizer: PreTrainedTokenizerBase,
     post_config: PreTrainedConfig,
     pre_config: PreTrainedConfig,
+    names: tuple[str, str] = ("post-alignment", "pre-alignment"),
 ) -> None:
-    """Refuse two models whose token ids mean different things; vocabularies padded to different sizes are fine."""
+    """Refuse two models whose token ids mean different things; vocabularies padded to different sizes are fine.
+
+    `names` are those of the two tokenizers in the refusal.
+    """
     shared = common_vocab_size(post_config, pre_config)
     post, pre = _tokens_by_id(post_tokenizer, shared), _tokens_by_id(pre_tokenizer, shared)
     for token_id in sorted(post.keys() | pre.keys()):
         if post.get(token_id) != pre.get(token_id):
             raise ValueError(
                 f"the pair does not share a vocabulary: token id {token_id} is {post.get(token_id)!r} in the "
-                f"post-alignment tokenizer and {pre.get(token_id)!r} in the pre-alignment tokenizer"
+                f"{names[0]} tokenizer and {pre.get(token_id)!r} in the {names[1]} tokenizer"
             )
 
 

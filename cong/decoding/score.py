@@ -8,6 +8,8 @@ pi_r^(1 - alpha) more), so this module follows Eq. 7 and 10.
 
     scores_BV = contrastive_scores(log_probs(post_logits_BV), log_probs(pre_logits_BV),
                                    alpha=0.5, pruning_threshold=0.1)
+
+Beside it the scores of proxy tuning, which a strong model is the anchor of.
 """
 
 import math
@@ -68,3 +70,20 @@ def contrastive_scores(
     # +inf in V_head, where the difference is at least +0, and -inf elsewhere; `where` takes a CPU three times as long.
     bound_BV = torch.copysign(torch.full_like(floor_B1, math.inf), post_BV - floor_B1)
     return torch.minimum(post_BV - (1 - alpha) * reference_BV, bound_BV)
+
+
+def proxy_scores(
+    anchor_logits_BV: Tensor, post_logits_BV: Tensor, pre_logits_BV: Tensor, *, weight: float | Tensor
+) -> Tensor:
+    """z + w (z_r - z_ref) in float32: the logits of proxy tuning (Liu et al., 2024, arXiv:2401.08565).
+
+    Emulated fine-tuning (Mitchell et al., 2023, arXiv:2310.12962) has the same softmax. Logits, not log-probabilities:
+    at w = 0 the scores are the anchor's own logits, also for a repetition penalty, which a constant per row would
+    change. `weight` is one number or a tensor of one per row (shape B).
+
+    A logit of -inf counts as `LOG_ZERO` in the difference, so nothing becomes NaN.
+    """
+    if isinstance(weight, Tensor):
+        weight = weight.float().unsqueeze(-1)
+    post_BV, pre_BV = (logits_BV.float().clamp_min(LOG_ZERO) for logits_BV in (post_logits_BV, pre_logits_BV))
+    return anchor_logits_BV.float() + weight * (post_BV - pre_BV)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cong.decoding.backbone import Backbone, reads_own_columns
 from cong.decoding.bands import Band, band_width, bands, moves
 from cong.decoding.cache import SlotCache
+from cong.decoding.combine import combined
 from cong.decoding.graphs import CudaCapture, GraphedSteps
 from cong.decoding.models import check_decodable, common_max_context, common_rope_end, common_vocab_size, stop_token_ids
 from cong.decoding.prefixes import Prefixes
@@ -40,7 +41,7 @@ FEWEST_PREFILL_TOKENS = 256
 
 
 class SlotEngine:
-    """Decodes a stream of requests with one model, or contrastively with a pair (`pre` given).
+    """Decodes a stream of requests with one model, with a pair (`pre` given), or with an `anchor` that a pair tunes.
 
     `slots` is how many rows advance together; without it the free memory of the device decides. `prefill_tokens`
     bounds the padded tokens of one prefill pass; a longer prompt takes several. `steps_per_sync` is how many steps
@@ -54,6 +55,7 @@ class SlotEngine:
         *,
         post: PreTrainedModel,
         pre: PreTrainedModel | None = None,
+        anchor: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None,
         decoding: Decoding,
         slots: int | None = None,
@@ -66,7 +68,7 @@ class SlotEngine:
             raise ValueError(f"slots is {slots}; it must be at least 1")
         if prefill_tokens < 1:
             raise ValueError(f"prefill_tokens is {prefill_tokens}; it must be at least 1")
-        models = [post] if pre is None else [post, pre]
+        self._combination, models = combined(anchor=anchor, post=post, pre=pre, decoding=decoding)
         configs = [model.config for model in models]
         longest, self.rope_end = common_max_context(*configs), common_rope_end(*configs)
         if max_context is not None and not 2 <= max_context <= longest:
@@ -74,10 +76,10 @@ class SlotEngine:
         self.max_context = max_context or longest
         for model in models:
             check_decodable(model, max_context=self.max_context)
-        self.decoding, self.pair, self._models = decoding, pre is not None, models
+        self.decoding, self._models = decoding, models
         self.vocab_size = common_vocab_size(*configs)
-        self.stop_token_ids = stop_token_ids(post, tokenizer)
-        self.device = post.device
+        self.stop_token_ids = stop_token_ids(models[0], tokenizer)
+        self.device = models[0].device
         if cuda_graphs and self.device.type != "cuda":
             raise ValueError(f"cuda_graphs is set, but the model lies on {self.device}")
         self.prefill_tokens, self.cuda_graphs = prefill_tokens, cuda_graphs
@@ -142,6 +144,7 @@ class SlotEngine:
         self._prefixes = Prefixes(self._backbones, stats=self.stats, device=self.device)
         self._state = SlotState(
             slots=slots,
+            models=len(self._models),
             vocab_size=self.vocab_size,
             decoding=self.decoding,
             stop_token_ids=self.stop_token_ids,
@@ -149,6 +152,7 @@ class SlotEngine:
         )
         self._step = Step(
             backbones=self._backbones,
+            combination=self._combination,
             state=self._state,
             decoding=self.decoding,
             vocab_size=self.vocab_size,
@@ -197,7 +201,7 @@ class SlotEngine:
             decoding=self.decoding,
             vocab_size=self.vocab_size,
             max_context=self.max_context,
-            pair=self.pair,
+            pair=len(self._models) == 2,
         )
 
     @torch.inference_mode()
@@ -211,7 +215,8 @@ class SlotEngine:
             backbone.cache.reserve(longest)
         wanted = {slot: request.prompt_token_ids[:-1] for slot, request in admitted}
         self._prefixes.fill(wanted, most_tokens=self.prefill_tokens)
-        self._state.admit([slot for slot, _ in admitted], [request for _, request in admitted], limits)
+        given = [self._combination.coefficient(request) for _, request in admitted]
+        self._state.admit([slot for slot, _ in admitted], [r for _, r in admitted], limits, coefficients=given)
 
     @torch.inference_mode()
     def _compact(self) -> None:
@@ -275,21 +280,19 @@ class SlotEngine:
     def _finish(self, finished: Sequence[tuple[int, int, bool]], tokens: dict[int, list[int]]) -> list[Completion]:
         """Completions of (slot, number of tokens, ended by a stop string)."""
         slots, counts = [slot for slot, _, _ in finished], [count for _, count, _ in finished]
-        where = {"slots": slots, "counts": counts}
-        post = self._state.sums(self._state.post_logprob_ST, **where)
-        pre = self._state.sums(self._state.pre_logprob_ST, **where) if self.pair else [None] * len(post)
+        names = [f"logprob_{role}" for role in self._combination.roles]
+        sums = self._state.logprob_sums(slots=slots, counts=counts)
         completions = [
             finished_completion(
                 self._rows[slot].request,
                 tokens=tokens[slot][:count],
                 stop_token_ids=self.stop_token_ids,
                 stopped_by_string=stopped_by_string,
-                logprob_post=logprob_post,
-                logprob_pre=logprob_pre,
                 decoding=self.decoding,
                 rope_end=self.rope_end,
+                **dict(zip(names, values, strict=True)),
             )
-            for (slot, count, stopped_by_string), logprob_post, logprob_pre in zip(finished, post, pre, strict=True)
+            for (slot, count, stopped_by_string), values in zip(finished, sums, strict=True)
         ]
         for slot in slots:
             self._state.active_S[slot] = False

@@ -16,10 +16,11 @@ _ALONE = "the backend 'transformers' decodes such rows one by one"
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How to decode. Temperature 0 is greedy; `pruning_threshold` (lambda, Eq. 8) and `scores` matter for a pair only.
+    """How to decode. Temperature 0 is greedy; `pruning_threshold` (lambda, Eq. 8) and `scores` matter for F alone.
 
     Scores are processed in the order of Hugging Face `generate`: repetition penalty over prompt and response,
-    temperature, top-k, top-p, min-p. For a pair they start from F, for a single model from its logits.
+    temperature, top-k, top-p, min-p. For a pair they start from F, for a single model from its logits, and for an
+    anchor that a pair tunes from z + w (z_r - z_ref).
     """
 
     max_new_tokens: int
@@ -46,10 +47,11 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One row to decode. `max_new_tokens` may lower the limit of `Decoding`; `alpha` is used with a pair only.
+    """One row to decode. `max_new_tokens` may lower the limit of `Decoding`.
 
-    Where the prompt ends with the beginning of a response, `drawn` is how many of the row's random numbers that has
-    taken: a response that is decoded in parts is then the one that is decoded at once.
+    `alpha` is used with a pair only, `weight` (w of proxy tuning) with a pair and an anchor only. Where the prompt ends
+    with the beginning of a response, `drawn` is how many of the row's random numbers that has taken: a response that is
+    decoded in parts is then the one that is decoded at once.
     """
 
     row_id: str
@@ -58,6 +60,7 @@ class Request:
     alpha: float = 1.0
     max_new_tokens: int | None = None
     drawn: int = 0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ class Completion:
     logprob_pre: float | None
     error: str | None = None
     stop_token_id: int | None = None
+    logprob_anchor: float | None = None
 
 
 def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_context: int, pair: bool) -> str | None:
@@ -90,6 +94,8 @@ def request_error(request: Request, *, decoding: Decoding, vocab_size: int, max_
         return f"token id {bad} is outside the vocabulary [0, {vocab_size - 1}]"
     if pair and not 0 <= request.alpha <= 1:
         return f"alpha {request.alpha} is outside [0, 1]"
+    if not math.isfinite(request.weight):
+        return f"weight {request.weight} is not finite"
     if not 1 <= limit <= decoding.max_new_tokens:
         return f"max_new_tokens {limit} is outside [1, {decoding.max_new_tokens}]"
     if request.drawn < 0:
@@ -126,7 +132,8 @@ def finished_completion(
     stop_token_ids: frozenset[int],
     stopped_by_string: bool,
     logprob_post: float,
-    logprob_pre: float | None,
+    logprob_pre: float | None = None,
+    logprob_anchor: float | None = None,
     decoding: Decoding,
     rope_end: int | None = None,
 ) -> Completion:
@@ -140,8 +147,8 @@ def finished_completion(
     reached = rope_end is not None and len(request.prompt_token_ids) + len(tokens) >= rope_end
     if reached and finish_reason == "length" and len(tokens) < _asked(request, decoding):
         return error_completion(request, f"the response reaches {rope_end} positions, where the rope changes: {_ALONE}")
-    for name, value in (("pi_r", logprob_post), ("pi_ref", 0.0 if logprob_pre is None else logprob_pre)):
-        if not math.isfinite(value):
+    for name, value in (("pi_r", logprob_post), ("pi_ref", logprob_pre), ("the anchor", logprob_anchor)):
+        if value is not None and not math.isfinite(value):
             return error_completion(request, f"the log-probability of the response under {name} is {value}")
     return Completion(
         row_id=request.row_id,
@@ -151,6 +158,7 @@ def finished_completion(
         logprob_post=logprob_post,
         logprob_pre=logprob_pre,
         stop_token_id=tokens[-1] if stop_token else None,
+        logprob_anchor=logprob_anchor,
     )
 
 

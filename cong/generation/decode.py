@@ -1,4 +1,4 @@
-"""The worker that decodes: it holds one model, or the weak pair, and a decoding engine."""
+"""The worker that decodes: it holds one model, the weak pair, or an anchor and the pair, and a decoding engine."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -24,18 +24,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeJob:
-    """All that a worker must know. `pre` is None for plain decoding of `post`."""
+    """All that a worker must know. `pre` is None for plain decoding of `post`; with an `anchor` the pair tunes it."""
 
     post: Path
     pre: Path | None = None
+    anchor: Path | None = None
+    weight: float = 1.0
+    """w of proxy tuning, used with an anchor only."""
     settings: dict[str, Any]
     resources: Resources
+
+    @property
+    def backend(self) -> str:
+        """Return the name of the engine that decodes, for a record."""
+        adapter = LocalModel(path=str(self.post)).is_adapter
+        return backend_note(self.resources, adapter=adapter, anchor=self.anchor is not None)
 
 
 def decode_stage(ctx: Context, *, job: DecodeJob, rows: list[Row], max_error_share: float) -> None:
     """Decode all rows of a stage and write `responses.parquet`."""
     responses = map_rows(ctx, partial(Decoder, job), rows, max_error_share=max_error_share)
-    ctx.summary(backend=backend_note(job.resources, adapter=LocalModel(path=str(job.post)).is_adapter))
+    ctx.summary(backend=job.backend)
     write_responses(ctx, responses)
 
 
@@ -58,7 +67,7 @@ class Decoder:
         logging.disable_progress_bar()
         self.job = job
         self.tokenizer, self.engine = make_engine(
-            post=job.post, pre=job.pre, settings=job.settings, resources=job.resources
+            post=job.post, pre=job.pre, anchor=job.anchor, settings=job.settings, resources=job.resources
         )
 
     @property
@@ -78,7 +87,10 @@ class Decoder:
         from cong.decoding.types import Request, error_completion
 
         for row in rows:
-            request = Request(row_id=row["row_id"], prompt_token_ids=(), seed=row["seed"], alpha=row["alpha"])
+            contrast = {} if row["alpha"] is None else {"alpha": row["alpha"]}
+            request = Request(
+                row_id=row["row_id"], prompt_token_ids=(), seed=row["seed"], weight=self.job.weight, **contrast
+            )
             try:
                 yield dataclasses.replace(request, prompt_token_ids=prompt_tokens(self.tokenizer, row))
             except Exception as error:
@@ -87,7 +99,8 @@ class Decoder:
                 refused.append(error_completion(request, reason))
 
     def _response(self, row: Row, completion: "Completion") -> Row:
-        return response_row(row, completion, tokenizer=self.tokenizer)
+        anchored = {} if self.job.anchor is None else {"logprob_anchor": completion.logprob_anchor}
+        return response_row(row, completion, tokenizer=self.tokenizer) | anchored
 
 
 def response_row(row: Row, completion: "Completion", *, tokenizer: "PreTrainedTokenizerBase") -> Row:

@@ -44,6 +44,20 @@ def check_vocabularies(post: Path, pre: Path | None, *, tokenizers: "tuple[Any, 
     )
 
 
+def check_anchor(anchor: Path, pre: Path, *, tokenizers: "tuple[Any, Any]") -> None:
+    """Raise `ValueError` when the token ids of an anchor mean others than those of the pair that tunes it."""
+    from cong.decoding import check_pair
+    from cong.decoding.models import read_config
+
+    check_pair(
+        post_tokenizer=tokenizers[0],
+        pre_tokenizer=tokenizers[1],
+        post_config=read_config(anchor),
+        pre_config=read_config(pre),
+        names=("anchor's", "pre-alignment"),
+    )
+
+
 def load_models(post: Path, pre: Path | None, resources: Resources) -> list[Any]:
     """Return pi_r, and pi_ref where there is one, on the device; raise `UserError` when their weights do not fit."""
     from cong.decoding import load_model, load_pair

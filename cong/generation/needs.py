@@ -25,13 +25,14 @@ def decoding_need(
 ) -> Need | None:
     """Return what an actor needs that decodes with these models; None when their numbers are not known.
 
-    Where free memory decides on the slots, `beside_bytes` of it are taken by what else the actor holds.
+    A pair is pi_r and pi_ref; an anchor stands before them. Where free memory decides on the slots, `beside_bytes` of
+    it are taken by what else the actor holds.
     """
     known = architectures_of(without_adapter(models))
     if known is None:
         return None
     load = {"new_tokens": new_tokens, "itemsize": resources.hardware.itemsize}
-    shared = len(models) > 1 and shares_base(*models) and (is_adapter(models[0]) or can_share(resources))
+    shared = len(models) > 1 and shares_base(*models[-2:]) and (is_adapter(models[-2]) or can_share(resources))
     slots = resources.decoding.slots
     if slots == "auto":
         slots = _fitting(known, new_tokens=new_tokens, resources=resources, beside_bytes=beside_bytes, shared=shared)

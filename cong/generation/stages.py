@@ -8,7 +8,7 @@ Prompts and responses are not stripped.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from cong.data import PROMPTS, Row, read_rows, row_seed
 from cong.data.conversations import CARRIED
@@ -209,8 +209,18 @@ class ContrastiveGenerate(Stage):
         decode_stage(ctx, job=job, rows=rows, max_error_share=self.max_error_share)
 
 
-def settings(stage: Generate | ContrastiveGenerate) -> dict[str, Any]:
-    """Return the decoding settings that both stages share."""
+class Decodes(Protocol):
+    """A stage that decodes."""
+
+    @property
+    def max_new_tokens(self) -> int: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+
+def settings(stage: Decodes) -> dict[str, Any]:
+    """Return the decoding settings that all stages share."""
     return decoding_settings(stage.sampling, max_new_tokens=stage.max_new_tokens)
 
 
@@ -225,7 +235,7 @@ def decoding_settings(sampling: Sampling, *, max_new_tokens: int) -> dict[str, A
     }
 
 
-def request_rows(prompts: list[Row], *, samples: int, seed: int, alpha: float = 1.0) -> list[Row]:
+def request_rows(prompts: list[Row], *, samples: int, seed: int, alpha: float | None = 1.0) -> list[Row]:
     """Return one row to decode per prompt and sample, each with an id and a seed of its own."""
     return [
         {

@@ -22,6 +22,7 @@ from cong.methods.measures import (
     heldout_score,
     naive_samples,
 )
+from cong.methods.proxy import evaluate_proxy, proxy_sft, w2s_opd
 from cong.methods.rows import (
     JudgeOfPairs,
     aux_conf,
@@ -91,6 +92,7 @@ __all__ = [
     "evaluate_best_of",
     "evaluate_best_of_strong",
     "evaluate_contrastive",
+    "evaluate_proxy",
     "evaluate_search",
     "evaluate_trained_on",
     "expo",
@@ -101,12 +103,14 @@ __all__ = [
     "onward",
     "orpo",
     "pair_agreement",
+    "proxy_sft",
     "safe_cong",
     "search",
     "search_sft",
     "simpo",
     "staged",
     "transition",
+    "w2s_opd",
     "weak_sft_post",
     "weak_sft_pre",
     "weak_teacher",

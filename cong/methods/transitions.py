@@ -7,7 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
-from cong.generation import ContrastiveGenerate, Generate, Sampling
+from cong.errors import UserError
+from cong.generation import ContrastiveGenerate, Generate, ProxyGenerate, Sampling
 from cong.graph.stage import Stage
 from cong.models import Model
 from cong.scales import Scale
@@ -85,6 +86,24 @@ class Transition:
             max_new_tokens=self.scale.max_new_tokens,
             seed=self.seed,
         )
+
+    def proxy(self, prompts: Stage, *, weight: float = 1.0) -> ProxyGenerate:
+        """Responses of the strong model that the weak pair tunes while it decodes; `UserError` for two tokenizers."""
+        self.check_tokenizer()
+        return self.scale.proxy.stage(
+            anchor=self.strong,
+            post=self.weak_aligned,
+            pre=self.weak,
+            prompts=prompts,
+            weight=weight,
+            max_new_tokens=self.scale.max_new_tokens,
+            seed=self.seed,
+        )
+
+    def check_tokenizer(self) -> None:
+        """Raise `UserError` where the two models do not have one tokenizer, for methods that add or compare logits."""
+        if not self.same_tokenizer:
+            raise UserError("the weak and the strong model have two tokenizers: logits are added token by token")
 
     @property
     def implicit(self) -> ImplicitReward:

@@ -48,15 +48,15 @@ _LOGIT_BYTES = 20
 def decoding(
     models: Sequence[Architecture], *, slots: int, new_tokens: int, itemsize: int, shared: bool = False
 ) -> Need:
-    """Return what an actor needs that decodes with one model, or contrastively with a pair.
+    """Return what an actor needs that decodes with one model, with a pair, or with an anchor and a pair.
 
-    Weights of all models (of one, when a pair is `shared`: an adapter on its base), `slots` times `slot_bytes`, and the
-    activations of a prefill pass.
+    Weights of all models (of one less, when the pair is `shared`: an adapter on its base, the last model), `slots`
+    times `slot_bytes`, and the activations of a prefill pass.
     """
     tokens = context_tokens(models, new_tokens=new_tokens)
     prefill = min(PREFILL_TOKENS, slots * tokens)
     return Need(
-        weights=itemsize * sum(model.parameters for model in (models[:1] if shared else models)),
+        weights=itemsize * sum(model.parameters for model in (models[:-1] if shared else models)),
         cache=slots * slot_bytes(models, tokens=tokens, new_tokens=new_tokens, itemsize=itemsize),
         working=prefill * max(_forward_bytes(model, itemsize) for model in models),
     )
@@ -77,12 +77,13 @@ def slot_bytes(models: Sequence[Architecture], *, tokens: int, new_tokens: int, 
     """
     cache = sum(tokens * model.cache_bytes_per_token(itemsize=itemsize) for model in models)
     scores = sum(SCORE_COPIES * 4 * model.vocabulary for model in models)
-    return cache + scores + state_bytes(new_tokens=new_tokens, vocabulary=max(model.vocabulary for model in models))
+    vocabulary = max(model.vocabulary for model in models)
+    return cache + scores + state_bytes(new_tokens=new_tokens, vocabulary=vocabulary, models=len(models))
 
 
-def state_bytes(*, new_tokens: int, vocabulary: int) -> int:
-    """Tokens, two log-probabilities and a uniform number per step, and the mask of seen tokens."""
-    return (new_tokens + 1) * (8 + 4 + 4 + 8) + vocabulary
+def state_bytes(*, new_tokens: int, vocabulary: int, models: int) -> int:
+    """Tokens, a log-probability of each model and a uniform number per step, and the mask of seen tokens."""
+    return (new_tokens + 1) * (8 + 4 * models + 8) + vocabulary
 
 
 def slots_in(models: Sequence[Architecture], *, tokens: int, new_tokens: int, itemsize: int, free_bytes: float) -> int:
@@ -109,6 +110,17 @@ def fused_scoring(model: Architecture, *, tokens: int, itemsize: int) -> Need:
     """Return what a process needs that scores responses with TRL's fused head, which makes logits tile by tile."""
     working = tokens * _forward_bytes(model, itemsize) + _tile(model, tokens) * itemsize
     return Need(weights=itemsize * model.parameters, working=working)
+
+
+def distribution_scoring(models: Sequence[Architecture], *, tokens: int, scored: int, itemsize: int) -> Need:
+    """Return what a process needs that reads `tokens` at a time, and has whole distributions of `scored` of them.
+
+    Logits of every model are alive, also in float32, and four tensors of the distribution that they make.
+    """
+    logits = (itemsize + 4) * sum(model.vocabulary for model in models)
+    mixed = 4 * 4 * max(model.vocabulary for model in models)
+    working = tokens * max(_forward_bytes(model, itemsize) for model in models) + scored * (logits + mixed)
+    return Need(weights=itemsize * sum(model.parameters for model in models), working=working)
 
 
 def classifying(model: Architecture, *, tokens: int, itemsize: int) -> Need:

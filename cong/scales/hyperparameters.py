@@ -3,15 +3,15 @@
 A method names models and data, a scale the rest; `dataclasses.replace(scale.sft, epochs=3)` changes one setting.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Literal, TypedDict
 
 from cong.evaluation import Downstream, Task, TaskFolder
-from cong.generation import ContrastiveGenerate, Sampling
+from cong.generation import ContrastiveGenerate, ProxyGenerate, Sampling
 from cong.graph.stage import Stage
 from cong.models import Model
 from cong.synthetic.tasks import WorldTasks
-from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, LoRA, SimPO
+from cong.training import DPO, ORPO, SFT, WSPO, AuxConf, Distil, LoRA, SimPO, TopLogprobs
 
 
 class Steps(TypedDict):
@@ -113,6 +113,24 @@ class WSPOSettings(TrainingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistilSettings(TrainingSettings):
+    """On-policy distillation: the student's rollouts, how many tokens of the teacher are kept, and the training."""
+
+    k: int = 32
+    rollouts: Sampling = field(default_factory=lambda: Sampling(temperature=1.0))
+    """At temperature 1 and without top-p: the loss is an expectation over the student's own distribution."""
+
+    def stage(
+        self, *, model: Model, data: Stage, anchor: Model, post: Model, pre: Model, weight: float, seed: int
+    ) -> Distil:
+        """Return the distillation of an `anchor` tuned by a pair into `model`, on the texts of `data`."""
+        read = {"data": data, "max_length": self.max_length, "k": self.k}
+        teacher = TopLogprobs(model=anchor, post=post, pre=pre, weight=weight, **read)
+        trained = {item.name: getattr(self, item.name) for item in fields(TrainingSettings)}
+        return Distil(model=model, data=data, teacher=teacher, seed=seed, **trained)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
     """How many responses to a prompt a model draws for its own preference pairs, and how."""
 
@@ -136,6 +154,27 @@ class ContrastiveSettings:
             pre=pre,
             prompts=prompts,
             alpha=alpha,
+            max_new_tokens=max_new_tokens,
+            seed=self.sampling.seed(seed),
+            **vars(self),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxySettings:
+    """Proxy tuning of a strong model by a weak pair, but for the weight."""
+
+    sampling: Sampling
+
+    def stage(
+        self, *, anchor: Model, post: Model, pre: Model, prompts: Stage, weight: float, max_new_tokens: int, seed: int
+    ) -> ProxyGenerate:
+        return ProxyGenerate(
+            anchor=anchor,
+            post=post,
+            pre=pre,
+            prompts=prompts,
+            weight=weight,
             max_new_tokens=max_new_tokens,
             seed=self.sampling.seed(seed),
             **vars(self),

@@ -12,8 +12,10 @@ from cong.scales.hyperparameters import (
     AuxConfSettings,
     CandidateSettings,
     ContrastiveSettings,
+    DistilSettings,
     DPOSettings,
     ORPOSettings,
+    ProxySettings,
     SFTSettings,
     SimPOSettings,
     TaskSettings,
@@ -61,6 +63,8 @@ def paper_scale(domain: str = "chat") -> Scale:
         # Batches of 64 sequences of up to 2,048 tokens and a cosine after 10 % of warm-up are the settings' defaults.
         alignment=AlignmentSettings(beta=0.1, learning_rate=8e-7),
         contrastive=ContrastiveSettings(sampling=Sampling(repetition_penalty=1.2)),
+        # Greedy as contrastive decoding; its own paper has no penalty.
+        proxy=ProxySettings(sampling=Sampling()),
         weak_sft=SFTSettings(learning_rate=1e-5),
         sft=SFTSettings(learning_rate=1e-5, epochs=2),
         # The paper states the ranges that it searched (lambda; beta and gamma), not the learning rates of these two:
@@ -69,6 +73,8 @@ def paper_scale(domain: str = "chat") -> Scale:
         simpo=SimPOSettings(beta=2.0, gamma=1.0, learning_rate=1e-6),
         aux_conf=AuxConfSettings(learning_rate=1e-5),
         wspo=WSPOSettings(beta=0.1, learning_rate=1e-5),
+        # The rates that are published for W2S-OPD, 1e-6 to 4e-6, train adapters.
+        distil=DistilSettings(learning_rate=1e-6, epochs=2),
         rejected=diverse,
         dpo=DPOSettings(learning_rate=6e-7),
         tasks=lambda seed: TaskSettings(tasks=PAPER_TASKS),

@@ -12,8 +12,10 @@ from cong.scales.hyperparameters import (
     AuxConfSettings,
     CandidateSettings,
     ContrastiveSettings,
+    DistilSettings,
     DPOSettings,
     ORPOSettings,
+    ProxySettings,
     SFTSettings,
     SimPOSettings,
     TaskSettings,
@@ -56,6 +58,7 @@ class Scale:
     """Of the preference pairs of the weak alignment, and of WeakTeacher's."""
     alignment: AlignmentSettings
     contrastive: ContrastiveSettings
+    proxy: ProxySettings
     weak_sft: SFTSettings
     sft: SFTSettings
     """Of Stage I."""
@@ -63,6 +66,8 @@ class Scale:
     simpo: SimPOSettings
     aux_conf: AuxConfSettings
     wspo: WSPOSettings
+    distil: DistilSettings
+    """Of a round of on-policy distillation."""
     rejected: Sampling
     """How the student draws the rejected responses of Stage II."""
     dpo: DPOSettings

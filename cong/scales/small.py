@@ -12,8 +12,10 @@ from cong.scales.hyperparameters import (
     AuxConfSettings,
     CandidateSettings,
     ContrastiveSettings,
+    DistilSettings,
     DPOSettings,
     ORPOSettings,
+    ProxySettings,
     SFTSettings,
     SimPOSettings,
     Steps,
@@ -70,6 +72,8 @@ def small_scale(domain: str = "chat") -> Scale:
         alignment=AlignmentSettings(beta=0.1, learning_rate=preference, **steps),
         # The paper's repetition penalty, without a reason to change it.
         contrastive=ContrastiveSettings(sampling=Sampling(repetition_penalty=1.2)),
+        # Greedy as contrastive decoding, without its penalty: a strong model does not repeat itself as F does.
+        proxy=ProxySettings(sampling=Sampling()),
         weak_sft=SFTSettings(learning_rate=sft, **steps),
         sft=SFTSettings(learning_rate=sft, epochs=2, **steps),
         # ORPO's rate is that of its own paper, as at paper scale.
@@ -77,6 +81,7 @@ def small_scale(domain: str = "chat") -> Scale:
         simpo=SimPOSettings(beta=2.0, gamma=1.0, learning_rate=preference, **steps),
         aux_conf=AuxConfSettings(learning_rate=sft, **steps),
         wspo=WSPOSettings(beta=0.1, learning_rate=sft, **steps),
+        distil=DistilSettings(learning_rate=preference, epochs=2, **steps),
         rejected=diverse,
         # Stage II begins at what SFT has just made; in the paper too its rate is below that of the alignment.
         dpo=DPOSettings(learning_rate=1.5e-6, **steps),

@@ -8,6 +8,7 @@ change neither the rows of an optimizer step nor their order.
 """
 
 from cong.training.auxconf import AuxConf
+from cong.training.distil import Distil
 from cong.training.dpo import DPO
 from cong.training.extrapolated import Extrapolated
 from cong.training.lora import LoRA
@@ -15,6 +16,7 @@ from cong.training.orpo import ORPO
 from cong.training.reference import ReferenceLogprobs
 from cong.training.sft import SFT
 from cong.training.simpo import SimPO
+from cong.training.toplogprobs import TopLogprobs
 from cong.training.wspo import WSPO, ResponseLogprobs
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "SFT",
     "WSPO",
     "AuxConf",
+    "Distil",
     "Extrapolated",
     "LoRA",
     "ReferenceLogprobs",
     "ResponseLogprobs",
     "SimPO",
+    "TopLogprobs",
 ]

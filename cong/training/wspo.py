@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     import torch
 
 LOGPROBS = "logprobs"
-_KEY = ("prompt_id", "sample")
-_COLUMNS = (*_KEY, "token_ids", "logps", "at_limit")
+KEY = ("prompt_id", "sample")
+"""Columns that name a response."""
+_COLUMNS = (*KEY, "token_ids", "logps", "at_limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,8 @@ class WSPO(Finetune):
 
     def token_rows(self, ctx: Context, tokenizer: Any) -> TokenRows:
         given = read_rows(ctx.path(self.data) / RESPONSES)
-        rows = completion_rows(tokenizer, given, max_length=self.max_length, keep=_KEY)
-        keys = [_key(*pair) for pair in zip(*(rows.columns.pop(name) for name in _KEY), strict=True)]
+        rows = completion_rows(tokenizer, given, max_length=self.max_length, keep=KEY)
+        keys = [response_key(*pair) for pair in zip(*(rows.columns.pop(name) for name in KEY), strict=True)]
         frozen = (self.strong_logprobs, self.post_logprobs, self.pre_logprobs)
         tables = [read_logprobs(ctx.path(stage) / LOGPROBS) for stage in frozen]
         if self.matching == "sequence":
@@ -135,7 +136,7 @@ def matching_trainer(
 
     prepared = {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False}
     config = SFTConfig(**settings, **prepared, max_length=max_length)
-    collator = MatchingCollator(pad_token_id=_pad_token(parts["processing_class"]), per_token=per_token)
+    collator = MatchingCollator(pad_token_id=pad_token(parts["processing_class"]), per_token=per_token)
     return MatchingTrainer(args=config, data_collator=collator, loss=loss, per_token=per_token, **parts)
 
 
@@ -164,16 +165,17 @@ class Scored(NamedTuple):
 Key = tuple[str, int]
 
 
-def _key(prompt_id: str, sample: int | None) -> Key:
+def response_key(prompt_id: str, sample: int | None) -> Key:
+    """Return what names a response, the values of its columns `KEY`."""
     return prompt_id, sample or 0
 
 
 def _same_tokens(rows: TokenRows, keys: list[Key], table: dict[Key, Scored]) -> bool:
     labels = zip(keys, rows.columns["labels"], strict=True)
-    return all(key in table and table[key].token_ids.tolist() == _response(row).tolist() for key, row in labels)
+    return all(key in table and table[key].token_ids.tolist() == response_tokens(row).tolist() for key, row in labels)
 
 
-def _response(labels: "np.ndarray") -> "np.ndarray":
+def response_tokens(labels: "np.ndarray") -> "np.ndarray":
     """Return the tokens that are predicted: the first of a conversation never is."""
     return labels[1:][labels[1:] != -100]
 
@@ -258,13 +260,13 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
     model.to(device).eval()
 
     def score(rows: list[Row]) -> list[Row]:
-        tokens = completion_rows(tokenizer, rows, max_length=job.max_length, keep=_KEY)
+        tokens = completion_rows(tokenizer, rows, max_length=job.max_length, keep=KEY)
         made = [dict(zip(tokens.columns, values, strict=True)) for values in zip(*tokens.columns.values(), strict=True)]
         made.sort(key=lambda row: len(row["input_ids"]))
         found = []
         for start in range(0, len(made), job.resources.training.micro_batch):
             batch = made[start : start + job.resources.training.micro_batch]
-            logps = response_logps(model, batch, pad=_pad_token(tokenizer), resources=job.resources)
+            logps = response_logps(model, batch, pad=pad_token(tokenizer), resources=job.resources)
             found += [_output(*pair, max_length=job.max_length) for pair in zip(batch, logps, strict=True)]
         return found
 
@@ -272,11 +274,12 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
 
 
 def _output(row: Row, logps: "np.ndarray", *, max_length: int) -> Row:
-    scored = Scored(_response(row["labels"]), logps, at_limit=len(row["input_ids"]) >= max_length)
-    return dict(zip(_COLUMNS, (*_key(row["prompt_id"], row["sample"]), *scored), strict=True))
+    scored = Scored(response_tokens(row["labels"]), logps, at_limit=len(row["input_ids"]) >= max_length)
+    return dict(zip(_COLUMNS, (*response_key(row["prompt_id"], row["sample"]), *scored), strict=True))
 
 
-def _pad_token(tokenizer: Any) -> int:
+def pad_token(tokenizer: Any) -> int:
+    """Return the token that batches are padded with."""
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
