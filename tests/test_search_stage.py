@@ -62,6 +62,10 @@ def test_a_search_that_was_killed_goes_on_at_the_rows_that_are_missing(models, t
     assert 3 <= killed.results["rows_from_earlier_runs"] < 10
     assert killed.results[PROPOSED] == whole.results[PROPOSED]
     assert killed.results["backend"] == "slots"
+    # Dropped continuations count as tokens too.
+    used, kept = searching.usage(whole.results), whole.results["tokens"]
+    assert used.tokens == whole.results[PROPOSED] > kept
+    assert used.tokens_per_second == pytest.approx(whole.results["tokens_per_second"] * used.tokens / kept)
     assert_equal_rows(read_rows(killed.out / RESPONSES), read_rows(whole.out / RESPONSES))
 
 

@@ -4,7 +4,6 @@ Columns are those of `Generate`; `logprob_post` is log pi of the strong model, `
 log pi_r - log pi_ref of the response, by which it was chosen, and `proposed_tokens` how many tokens were drawn for it.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,8 +107,10 @@ class Search(Stage):
         return Work(gpu_seconds=seconds, disk_bytes=response_bytes(self.row_count()))
 
     def usage(self, results: Mapping[str, Any]) -> Usage:
-        usage = Usage.of_tokens(results)
-        return dataclasses.replace(usage, tokens=results.get(PROPOSED, usage.tokens))
+        kept, drawn = results.get("tokens", 0), results.get(PROPOSED, 0)
+        rate = results.get("tokens_per_second")
+        # What is measured is the rate of the kept tokens.
+        return Usage(tokens=drawn, tokens_per_second=rate * drawn / kept if rate and kept else rate)
 
     def row_count(self) -> int:
         return self.prompts.row_count()
