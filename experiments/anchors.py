@@ -5,11 +5,12 @@
     strong   Proxy SFT, WSPO                  W2S-OPD
 
 All hold the same weak pair, and have one budget: one response per training prompt, read by the student as often as in
-Stage I. ConG-S is anchored on the weak model (Eq. 7), proxy tuning on the strong one; the weak anchor of OPD has the
-weight 1 / alpha, with which its teacher ranks tokens as F does, without V_head. Rounds of OPD part the prompts.
+Stage I. ConG-S is anchored on the weak model (Eq. 7), proxy tuning on the strong one. Both teachers of OPD and proxy
+tuning have the weight 1 / alpha, so that only the anchor differs: z + r / alpha on the weak model's z ranks tokens as F
+does, but for V_head. Further rows have w = 1, as in proxy tuning's own paper. Rounds of OPD part the prompts.
 
     cong run experiments/anchors.py --set seeds=0,1,2,3,4
-    cong run experiments/anchors.py --set families=qwen --set rounds=4 --set weight=0.5
+    cong run experiments/anchors.py --set families=qwen --set rounds=4 --set weight=1.5
     cong plan experiments/anchors.py --scale small --profile gpu24x1
     cong plan experiments/anchors.py --scale paper --profile l40x4 --set weak=3B --set strong=7B --set families=qwen
 """
@@ -34,8 +35,10 @@ PLACES = {
     "ConG-S": ("weak", "fixed"),
     "OPD (weak anchor)": ("weak", "own"),
     "Proxy SFT": ("strong", "fixed"),
+    "Proxy SFT (w = 1)": ("strong", "fixed"),
     "WSPO": ("strong", "fixed"),
     "W2S-OPD": ("strong", "own"),
+    "W2S-OPD (w = 1)": ("strong", "own"),
 }
 """Where the methods stand: what the log-ratio is anchored on, and what the student learns from."""
 DATA = {"fixed": "fixed texts", "own": "the student's own rollouts"}
@@ -46,22 +49,28 @@ STEPS = {
     "data, strong anchor": ("W2S-OPD", "Proxy SFT"),
     "loss, strong anchor, fixed texts": ("WSPO", "Proxy SFT"),
     "training, strong anchor": ("Proxy SFT", "Proxy (untrained)"),
+    "weight, fixed texts": ("Proxy SFT", "Proxy SFT (w = 1)"),
+    "weight, own rollouts": ("W2S-OPD", "W2S-OPD (w = 1)"),
 }
 """What changes between two methods, the second taken from the first."""
+UNTRAINED = ("Proxy (untrained)", "Proxy (untrained, w = 1)")
 UNRANKED = ("Weak (aligned)", "Base", "Ceiling")
 TOKENS = ("generated", "read by teachers", "trained")
 
 
-def cells(scale, *, setups: Setups = Setups(), weight: float = 1.0, rounds: int = 2) -> list[Cell]:
+def cells(scale, *, setups: Setups = Setups(), weight: float | None = None, rounds: int = 2) -> list[Cell]:
     found = []
+    if weight == 1.0:
+        raise ValueError("weight = 1 is that of the further rows: leave it out, or choose another")
     for family in setups.families or scale.sizes:
         for setup in _ends(setups, scale, family).of(_one_budget(scale)):
             t = setup.transition
-            axes = {**setup.axes, "weight": weight, "rounds": rounds}
-            for name, model in _models(setup, weight=weight, rounds=rounds).items():
+            chosen = _weight(setup, weight)
+            axes = {**setup.axes, "weight": chosen, "rounds": rounds}
+            for name, model in _models(setup, weight=chosen, rounds=rounds).items():
                 found.append(Cell(stage=methods.evaluate(t, model), axes={"method": name, **axes}))
-            proxy = methods.evaluate_proxy(t, weight=weight)
-            found.append(Cell(stage=proxy, axes={"method": "Proxy (untrained)", **axes}))
+            for name, given in zip(UNTRAINED, (chosen, 1.0), strict=True):
+                found.append(Cell(stage=methods.evaluate_proxy(t, weight=given), axes={"method": name, **axes}))
     return found
 
 
@@ -82,18 +91,27 @@ def _one_budget(scale: Scale) -> Scale:
     )
 
 
+def _weight(setup: Setup, weight: float | None) -> float:
+    """Return w; None takes 1 / alpha, with which the weak anchor has the greedy choices of ConG's F."""
+    if weight is not None:
+        return weight
+    if not setup.alpha > 0:
+        raise ValueError(f"alpha = {setup.alpha} is not above 0: the weight is 1 / alpha")
+    return 1 / setup.alpha
+
+
 def _models(setup: Setup, *, weight: float, rounds: int) -> dict[str, Model]:
     t, alpha = setup.transition, setup.alpha
-    if not alpha > 0:
-        raise ValueError(f"alpha = {alpha} is not above 0: the weak anchor's weight is 1 / alpha")
     return {
         "Weak (aligned)": t.weak_aligned,
         "Base": methods.base(t),
         "ConG-S": methods.cong_s(t, alpha=alpha),
-        "OPD (weak anchor)": methods.w2s_opd(t, weight=1 / alpha, rounds=rounds, anchor="weak"),
+        "OPD (weak anchor)": methods.w2s_opd(t, weight=weight, rounds=rounds, anchor="weak"),
         "Proxy SFT": methods.proxy_sft(t, weight=weight),
+        "Proxy SFT (w = 1)": methods.proxy_sft(t),
         "WSPO": methods.wspo(t),
         "W2S-OPD": methods.w2s_opd(t, weight=weight, rounds=rounds),
+        "W2S-OPD (w = 1)": methods.w2s_opd(t, rounds=rounds),
         "Ceiling": methods.ceiling(t),
     }
 
@@ -113,7 +131,7 @@ def _square(rewards: dict[str, Results], *, family: str) -> Table:
         (f"{anchor} anchor", *("; ".join(_said(name, rewards) for name in _at(anchor, data)) for data in DATA))
         for anchor in ("weak", "strong")
     ]
-    around = ", ".join(f"{name} {estimate(rewards[name], 'reward')}" for name in (*UNRANKED, "Proxy (untrained)"))
+    around = ", ".join(f"{name} {estimate(rewards[name], 'reward')}" for name in (*UNRANKED, *UNTRAINED))
     return Table(
         title=f"Anchor and data, {family}",
         columns=("the log-ratio's anchor", *DATA.values()),
@@ -153,9 +171,10 @@ def _methods(rewards: dict[str, Results], *, family: str) -> Table:
         title=f"Rewards and tokens, {family}",
         columns={**columns, **{f"{name}, thousand tokens": None for name in TOKENS}},
         rows={name: _row(name, rewards) for name in rewards},
-        caption="Tokens are means over seeds, by the records: responses that the student is trained on, prompts and "
-        "responses that frozen models read for the loss, and those of all epochs of the training. The alignment of the "
-        "weak model is not counted. PGR: from the aligned weak model to Ceiling; Recovery: from Base.",
+        caption="Tokens, means over seeds, by the records: of responses that the student is trained on; of responses "
+        "that frozen models read for the loss, once per model; of prompts and responses in all epochs of the training. "
+        "The weak model's alignment is not counted for students, and of a DPO neither candidates nor the reference "
+        "pass. PGR: from the aligned weak model to Ceiling; Recovery: from Base.",
     )
 
 

@@ -142,7 +142,7 @@ def test_stored_tops_are_those_of_a_plain_loop_over_the_three_models(
     tokens = completion_rows(AutoTokenizer.from_pretrained(tmp_path / "model"), rows, max_length=64)
     shared = min(model.config.vocab_size for model in models)
     assert len({model.config.vocab_size for model in models}) == 3
-    assert summary(out) == {"rows": 9, "tokens": sum(len(one.token_ids) for one in found.values())}
+    assert summary(out) == {"rows": 9, "tokens": 3 * sum(len(one.token_ids) for one in found.values())}
     for row, ids, labels in zip(rows, tokens.columns["input_ids"], tokens.columns["labels"], strict=True):
         with torch.no_grad():
             z, post, pre = (model(torch.tensor(ids.tolist())[None]).logits[0, :, :shared] for model in models)

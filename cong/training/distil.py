@@ -30,9 +30,10 @@ from cong.graph.stage import Context
 from cong.models import check_same_tokenizer, describe
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
+from cong.training.reference import pad_token
 from cong.training.rows import TokenRows, completion_rows
 from cong.training.toplogprobs import TOPS, TopLogprobs, parted_logprobs, read_tops, with_tops
-from cong.training.wspo import KEY, pad_token
+from cong.training.wspo import KEY
 
 if TYPE_CHECKING:
     import torch

@@ -137,6 +137,11 @@ def place(resources: Resources) -> tuple[int, int, str]:
     return context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device())
 
 
+def pad_token(tokenizer: Any) -> int:
+    """Return the token that batches are padded with."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
 def _scorer(job: ReferenceJob, tokenizer: Any, device: str) -> Any:
     """Return a function from rows of pairs to rows of the output; it holds the model."""
     from transformers import AutoModelForCausalLM
@@ -178,8 +183,7 @@ def pair_logprobs(
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     lists = [{name: ids.tolist() for name, ids in pair.items() if name != "prompt_id"} for pair in pairs]
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    collator = DataCollatorForPreference(pad_token_id=pad)
+    collator = DataCollatorForPreference(pad_token_id=pad_token(tokenizer))
     batch = {name: tensor.to(model.device) for name, tensor in collator(lists).items()}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     mixed = resources.hardware.dtype == "bfloat16" and resources.training.deepspeed == "none"

@@ -24,9 +24,9 @@ from cong.graph.work import Usage, Work
 from cong.models import Model, architectures_of, check_model, largest, memory, model_dir
 from cong.models.work import FORWARD, RESPONSE_TOKENS, ROW_TOKENS, arithmetic_seconds
 from cong.training.launch import launch
-from cong.training.reference import FrozenPass, place
+from cong.training.reference import FrozenPass, pad_token, place
 from cong.training.rows import TokenRows, completion_rows
-from cong.training.wspo import KEY, Key, pad_token, response_key, response_tokens
+from cong.training.wspo import KEY, Key, response_key, response_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,9 @@ class TopLogprobs(FrozenPass):
         _check_vocabularies(job.models)
         job.parts.mkdir(exist_ok=True)
         launch(compute_tops, job, resources=ctx.resources, scratch=ctx.out / ".ray")
-        ctx.summary(**_counts(job.parts))
+        tops = read_tops(job.parts).values()
+        # As of several passes: every model reads every response.
+        ctx.summary(rows=len(tops), tokens=len(self.models) * sum(len(one.token_ids) for one in tops))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,8 +288,3 @@ def _check_vocabularies(models: tuple[Path, ...]) -> None:
             check_anchor(models[0], other, tokenizers=(first, AutoTokenizer.from_pretrained(other)))
     except ValueError as error:
         raise UserError(f"{models[0]} cannot be tuned by {models[-1]}: {error}") from error
-
-
-def _counts(parts: Path) -> dict[str, int]:
-    tops = read_tops(parts)
-    return {"rows": len(tops), "tokens": sum(len(one.token_ids) for one in tops.values())}

@@ -12,7 +12,7 @@ learning rate shares them, and those of the weak pair are shared by every strong
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,12 @@ from cong.data.finite import check_finite
 from cong.errors import UserError
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
+from cong.graph.work import Usage
 from cong.models import Model, check_model, check_same_tokenizer, describe, model_dir
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.launch import launch
-from cong.training.reference import PART, FrozenPass, place
+from cong.training.reference import PART, FrozenPass, pad_token, place
 from cong.training.rows import TokenRows, completion_rows
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class ResponseLogprobs(FrozenPass):
     Writes `logprobs/*.parquet`: prompt_id, sample, token_ids and logps of the response, at_limit (at max_length).
     """
 
+    def usage(self, results: Mapping[str, Any]) -> Usage:
+        return Usage.of_tokens(results)
+
     def run(self, ctx: Context) -> None:
         job = LogprobJob(
             model=model_dir(ctx, self.model),
@@ -58,7 +62,8 @@ class ResponseLogprobs(FrozenPass):
         )
         job.parts.mkdir(exist_ok=True)
         launch(compute_logprobs, job, resources=ctx.resources, scratch=ctx.out / ".ray")
-        ctx.summary(rows=len(read_logprobs(job.parts)))
+        found = read_logprobs(job.parts).values()
+        ctx.summary(rows=len(found), tokens=sum(len(one.token_ids) for one in found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,11 +281,6 @@ def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
 def _output(row: Row, logps: "np.ndarray", *, max_length: int) -> Row:
     scored = Scored(response_tokens(row["labels"]), logps, at_limit=len(row["input_ids"]) >= max_length)
     return dict(zip(_COLUMNS, (*response_key(row["prompt_id"], row["sample"]), *scored), strict=True))
-
-
-def pad_token(tokenizer: Any) -> int:
-    """Return the token that batches are padded with."""
-    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def response_logps(model: Any, rows: list[Row], *, pad: int, resources: Resources) -> "list[np.ndarray]":
