@@ -32,6 +32,7 @@ UNRANKED = (*GAP_ENDS, *CEILINGS.values())
 PUBLISHED = {
     "Weak SFT (pre)": "PGR about 0.5 in NLP, about 0.1 for reward models ◦",
     "CW-PO": "average, weak DPO to CW-DPO: 57.9 to 60.3 (OPT), 74.8 to 75.6 (Qwen); human labels 58.4, 73.7 ◦",
+    "W2S-OPD": "reproduced by others, one seed: above distillation of the weak model, as the untrained model ★",
 }
 """What the methods' papers report: other models, other tasks, other measures."""
 SEARCHES = {"Search 2x2": (2, 2, 30), "Search 4x4": (4, 4, 5)}
@@ -72,7 +73,8 @@ def cells(
             t, axes = setup.transition, {**setup.axes, "weak": path[0], "strong": path[-1]}
             for name, model in _models(setup, step=step, path=path).items():
                 found.append(Cell(stage=methods.evaluate(t, model), axes={"method": name, **axes}))
-            found += [Cell(stage=stage, axes={"method": name, **axes}) for name, stage in _searches(t).items()]
+            further = _searches(t) | _strong_anchored(t)
+            found += [Cell(stage=stage, axes={"method": name, **axes}) for name, stage in further.items()]
             for judge, explicit in JUDGES.items():
                 for n in best_of:
                     stage = methods.evaluate_best_of(t, n=n, drawn=max(best_of), explicit=explicit)
@@ -114,6 +116,7 @@ def _models(setup: Setup, *, step: float, path: Sequence[str]) -> dict[str, Mode
         "Best-of-n SFT": methods.best_of_sft(t),
         "WeakTeacher": teacher,
         "CW-PO": methods.cw_po(t),
+        "WSPO": methods.wspo(t),
         "ExPO (WeakTeacher)": methods.expo(t, step=step, aligned=teacher),
         "ConG-S": methods.cong_s(t, alpha=alpha),
         "ConG": cong,
@@ -135,6 +138,15 @@ def _searches(t: methods.Transition) -> dict[str, Evaluate]:
     student = methods.search_sft(t, beams=2, expansions=2, chunk=chunks["Search 2x2"])
     best = methods.evaluate_best_of_strong(t, n=16, drawn=16)
     return {"Best of 16 (strong)": best, **found, "Search SFT": methods.evaluate(t, student)}
+
+
+def _strong_anchored(t: methods.Transition) -> dict[str, Evaluate]:
+    """Return proxy tuning, its student and W2S-OPD, all with w = 1; they take one tokenizer."""
+    if not t.same_tokenizer:
+        return {}
+    students = {"Proxy SFT": methods.proxy_sft(t), "W2S-OPD": methods.w2s_opd(t)}
+    trained = {name: methods.evaluate(t, model) for name, model in students.items()}
+    return {"Proxy (untrained)": methods.evaluate_proxy(t), **trained}
 
 
 def report(results: Results) -> Iterator[Block]:

@@ -32,19 +32,26 @@ def decoding_need(
     if known is None:
         return None
     load = {"new_tokens": new_tokens, "itemsize": resources.hardware.itemsize}
-    shared = len(models) > 1 and shares_base(*models[-2:]) and (is_adapter(models[-2]) or can_share(resources))
-    slots = resources.decoding.slots
+    shared, slots = _is_shared(models, resources), resources.decoding.slots
     if slots == "auto":
         slots = _fitting(known, new_tokens=new_tokens, resources=resources, beside_bytes=beside_bytes, shared=shared)
     return memory.decoding(known, slots=slots, shared=shared, **load).over(resources.decoding.tensor_parallel)
 
 
-def fitting_slots(model: Model, *, new_tokens: int, resources: Resources, beside_bytes: float) -> int | None:
+def fitting_slots(
+    models: tuple[Model, ...], *, new_tokens: int, resources: Resources, beside_bytes: float = 0.0
+) -> int | None:
     """Return how many slots fit a GPU of the profile beside so many bytes; None when a size is not known."""
-    known = architectures_of((model,))
+    known = architectures_of(without_adapter(models))
     if known is None or resources.hardware.gpu_memory_gb is None:
         return None
-    return _fitting(known, new_tokens=new_tokens, resources=resources, beside_bytes=beside_bytes, shared=False)
+    shared = _is_shared(models, resources)
+    return _fitting(known, new_tokens=new_tokens, resources=resources, beside_bytes=beside_bytes, shared=shared)
+
+
+def _is_shared(models: tuple[Model, ...], resources: Resources) -> bool:
+    """Return whether the last two models, a pair, decode with one set of weights."""
+    return len(models) > 1 and shares_base(*models[-2:]) and (is_adapter(models[-2]) or can_share(resources))
 
 
 def _fitting(

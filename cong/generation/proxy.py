@@ -13,7 +13,7 @@ from cong.data import PROMPTS, read_rows
 from cong.errors import UserError
 from cong.generation.backends import check_backend
 from cong.generation.decode import DecodeJob, decode_stage
-from cong.generation.needs import decoding_need, is_adapter, without_adapter
+from cong.generation.needs import decoding_need, fitting_slots, is_adapter, without_adapter
 from cong.generation.stages import Sampling, request_rows, settings
 from cong.graph.demand import Demand
 from cong.graph.need import Need
@@ -72,6 +72,14 @@ class ProxyGenerate(Stage):
     def check(self) -> None:
         check_tuned(self.anchor, post=self.post, pre=self.pre)
         check_chat(self.anchor)
+
+    def execution(self, resources: Resources) -> Resources:
+        """Return resources with the slots of the profile, or as many of them as fit beside three models."""
+        given = super().execution(resources)
+        fitting = fitting_slots(self.models, new_tokens=self.max_new_tokens, resources=given)
+        if fitting is None or given.decoding.slots == "auto":
+            return given
+        return given.changed(slots=min(given.decoding.slots, fitting))
 
     def check_execution(self, resources: Resources) -> None:
         check_backend(self.execution(resources), adapter=is_adapter(self.post), anchor=True)

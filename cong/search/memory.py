@@ -50,7 +50,7 @@ def search_resources(strong: Model, pair: tuple[Model, Model], *, new_tokens: in
     if found.decoding.slots == "auto":
         return found
     beside = _beside(strong, pair, new_tokens=new_tokens, resources=found)
-    most = fitting_slots(strong, new_tokens=new_tokens, resources=found, beside_bytes=beside)
+    most = fitting_slots((strong,), new_tokens=new_tokens, resources=found, beside_bytes=beside)
     return found if most is None else found.changed(slots=min(found.decoding.slots, most))
 
 
