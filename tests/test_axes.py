@@ -20,6 +20,7 @@ OTHER = {
     "best_of": (3,),
     "beta": 0.25,
     "domains": ("math",),
+    "epochs": (1, 4),
     "families": ("llama",),
     "family": "llama",
     "from_weak": "3B",
@@ -34,6 +35,7 @@ OTHER = {
     "prompts": 128,
     "raters": 2,
     "ratings": ("ann.csv",),
+    "rounds": 3,
     "seeds": (1, 2),
     "sft_epochs": 1,
     "sft_learning_rate": 1e-4,
@@ -44,10 +46,13 @@ OTHER = {
     "step": 0.3,
     "strong": "3B",
     "strongs": ("14B",),
+    "students": ("ConG-S",),
     "swap_margins": (0.5, 0.75),
     "to_strong": "14B",
+    "trained": 64,
     "weak": "7B",
     "weaks": ("1.5B",),
+    "weight": 1.5,
 }
 """A value of each axis that is nobody's default."""
 

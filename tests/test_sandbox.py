@@ -127,6 +127,27 @@ def test_what_honest_programs_and_tests_do_works(program, tests):
     assert run_tests(program, tests, limits=GENEROUS) == Verdict(reason="passed")
 
 
+@pytest.mark.parametrize("number", [*range(93, 108), 255, 1023])
+def test_a_verdict_does_not_depend_on_how_many_files_are_open_here(number):
+    held = []
+    try:
+        while not held or held[-1] < number:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        assert run_tests("def f(x):\n    return x", "assert f(1) == 1", limits=GENEROUS) == Verdict(reason="passed")
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize(("result", "reason"), [("x", "passed"), ("-x", "assertion")])
+def test_a_process_that_ignores_its_ended_children_gets_the_same_verdicts(result, reason):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert run_tests(f"def f(x):\n    return {result}", "assert f(1) == 1", limits=GENEROUS).reason == reason
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_test_that_holds_up_every_exception_does_not_hide_that_the_program_has_ended():
     tests = "try:\n    f(1)\nexcept BaseException:\n    pass"
     verdict = run_tests("import os\ndef f(x):\n    os._exit(0)", tests, limits=GENEROUS)

@@ -1,5 +1,6 @@
 """The outside of the sandbox: starts it, reads the clock, drains the output, ends it."""
 
+import contextlib
 import functools
 import json
 import os
@@ -157,7 +158,9 @@ class _Watch:
     def _kill(self) -> None:
         # Launcher and first process share a group of their own; with the first process, the kernel ends all others.
         if self.process.returncode is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            # Gone already where this process ignores SIGCHLD, for then nobody waits for its children.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def _in_memory(name: str, text: str) -> int:

@@ -177,8 +177,8 @@ class UnitTests(Reward):
     memory_bytes: int = 512 << 20
 
     def identity(self) -> Any:
-        """Return the limits, and the version of what is found in a response (`cong.data.programs`)."""
-        return {"class": "UnitTests", "version": EXTRACTED, **fields_of(self)}
+        """Return the limits, and the versions of what is found in a response (`cong.data.programs`) and of verdicts."""
+        return {"class": "UnitTests", "version": EXTRACTED, "verdicts": 2, **fields_of(self)}
 
     def __str__(self) -> str:
         return "tests"

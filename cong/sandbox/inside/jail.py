@@ -6,6 +6,7 @@ the kernel ends all others; it makes the file system, starts the two, and report
 """
 
 import ctypes
+import fcntl
 import gc
 import json
 import os
@@ -30,6 +31,8 @@ def main(job: dict[str, Any]) -> None:
     die_with_parent()
     if os.getppid() != job["parent"]:
         return
+    # Inherited: where it is ignored, nothing is known of children that have ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         _enter_namespaces()
     except OSError as error:
@@ -150,10 +153,11 @@ def _confined(job: dict[str, Any], descriptors: tuple[int, ...], *, directory: s
     The last takes the text of what fails on the way and is closed at the end: no program can write to it.
     """
     kept = range(3, 3 + len(descriptors))
-    above = [os.dup2(old, 100 + new, inheritable=False) for new, old in zip(kept, descriptors, strict=True)]
+    # Free numbers behind those that are kept: a fixed one may be that of a descriptor whose turn is still to come.
+    above = [fcntl.fcntl(old, fcntl.F_DUPFD_CLOEXEC, kept.stop) for old in descriptors]
     for new, old in zip(kept, above, strict=True):
         os.dup2(old, new)
-    os.closerange(kept.stop, 1 << 16)
+    os.closerange(kept.stop, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     try:
         _confine(job, directory=directory)
     except BaseException as error:
