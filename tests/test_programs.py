@@ -59,8 +59,8 @@ def test_what_cannot_be_parsed_is_no_python(code: str) -> None:
     assert not is_python(code)
 
 
-def test_scores_made_with_the_earlier_extraction_are_not_taken_for_these() -> None:
-    for judge in (AnswerMatch(), UnitTests()):
-        without = {name: value for name, value in canonical(judge).items() if name != "version"}
-        assert without == {"class": type(judge).__name__, **fields_of(judge)}
-        assert canonical(judge)["version"] == 2
+@pytest.mark.parametrize(
+    ("judge", "versions"), [(AnswerMatch(), {"version": 2}), (UnitTests(), {"version": 2, "verdicts": 2})]
+)
+def test_scores_made_by_earlier_rules_are_not_taken_for_these(judge, versions) -> None:
+    assert canonical(judge) == {"class": type(judge).__name__, **versions, **fields_of(judge)}
