@@ -15,15 +15,6 @@ from cong.training import LoRA
 ZERO3 = {"workers": 2, "deepspeed": "zero3", "micro_batch": 2}
 
 
-@pytest.mark.usefixtures("ray_of_two_cpus")
-def test_sft_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_path: Path) -> None:
-    stage = sft(tmp_path, rows=30, epochs=2)
-    plain, sharded = run(stage, tmp_path / "plain"), run(stage, tmp_path / "zero3", **ZERO3)
-    assert losses(sharded) == pytest.approx(losses(plain), abs=1e-4)
-    assert summary(sharded)["steps"] == summary(plain)["steps"] == 8
-    assert _parameters(sharded) == _parameters(plain)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two_cpus")
 def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_path: Path) -> None:
@@ -36,13 +27,14 @@ def test_dpo_losses_of_two_zero3_workers_equal_those_of_one_plain_worker(tmp_pat
 @pytest.mark.usefixtures("ray_of_two_cpus")
 @pytest.mark.parametrize(
     ("make", "settings"),
-    [(sft, {}), (dpo, {"lora": LoRA(rank=4), "learning_rate": 3e-2})],
+    [(sft, {}), (dpo, {"lora": LoRA(rank=4), "learning_rate": 1e-2})],
     ids=["SFT of all weights", "DPO of an adapter"],
 )
-def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_losses(
+def test_two_zero3_workers_of_which_one_is_killed_give_the_losses_of_one_plain_worker(
     tmp_path: Path, make, settings
 ) -> None:
-    stage = make(tmp_path, rows=40, epochs=4, **settings)
+    # Not a multiple of the batch: the last step of an epoch has fewer rows.
+    stage = make(tmp_path, rows=38, epochs=4, **settings)
     undisturbed = run(stage, tmp_path / "plain")
     out = tmp_path / "killed" / stage.name / stage.slug
     failed: list[BaseException] = []
@@ -55,6 +47,8 @@ def test_a_training_whose_worker_is_killed_goes_on_and_gives_the_undisturbed_los
     assert 1 <= summary(out)["resumed_at_step"] < 20
     assert losses(out) == pytest.approx(losses(undisturbed), abs=1e-4)
     assert losses(out)[-1] < losses(out)[0] - 0.05
+    assert summary(out)["steps"] == summary(undisturbed)["steps"] == 20
+    assert _shapes(out) == _shapes(undisturbed)
     assert {path.name for path in (out / "model").iterdir()} == {
         path.name for path in (undisturbed / "model").iterdir()
     }
@@ -75,7 +69,8 @@ def _workers() -> list[psutil.Process]:
     return found
 
 
-def _parameters(out: Path) -> int:
+def _shapes(out: Path) -> dict[str, tuple[int, ...]]:
     from safetensors.torch import load_file
 
-    return sum(tensor.numel() for tensor in load_file(out / "model" / "model.safetensors").values())
+    (weights,) = (out / "model").glob("*.safetensors")
+    return {name: tuple(tensor.shape) for name, tensor in load_file(weights).items()}

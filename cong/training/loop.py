@@ -70,7 +70,11 @@ def _connect(resources: Resources) -> None:
     """Let DeepSpeed communicate on a CPU, which it would not find out by itself."""
     if resources.training.deepspeed != "none" and resources.hardware.device == "cpu":
         import deepspeed
+        import deepspeed.ops
 
+        # A kernel for inference alone, which would be compiled here first. A worker that dies meanwhile leaves a lock
+        # behind that all later ones wait for.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 
 
