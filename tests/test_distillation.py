@@ -16,7 +16,7 @@ from test_training_wspo import make_other_tokenizer
 from cong.data import read_rows
 from cong.errors import UserError
 from cong.models import LocalModel
-from cong.training import Distil, TopLogprobs, toplogprobs
+from cong.training import Distil, TopLogprobs, parts, toplogprobs
 from cong.training.distil import distillation_loss
 from cong.training.rows import completion_rows
 from cong.training.toplogprobs import TOPS, read_tops, top_logprobs
@@ -196,7 +196,7 @@ def test_a_pass_that_was_killed_reads_the_missing_parts_alone(tmp_path: Path, mo
     monkeypatch.setattr(toplogprobs, "PART", 4)
     stage = teacher(tmp_path, data=make_responses(tmp_path / "responses", rows=10))
     undisturbed = run(stage, tmp_path / "undisturbed")
-    write, made = toplogprobs.write_rows, list[Path]()
+    write, made = parts.write_rows, list[Path]()
 
     def until(limit: int, path: Path, rows: list[dict]) -> None:
         if len(made) == limit:
@@ -204,10 +204,10 @@ def test_a_pass_that_was_killed_reads_the_missing_parts_alone(tmp_path: Path, mo
         made.append(path)
         write(path, rows)
 
-    monkeypatch.setattr(toplogprobs, "write_rows", partial(until, 2))
+    monkeypatch.setattr(parts, "write_rows", partial(until, 2))
     with pytest.raises(KeyboardInterrupt):
         run(stage, tmp_path / "killed")
-    monkeypatch.setattr(toplogprobs, "write_rows", partial(until, 99))
+    monkeypatch.setattr(parts, "write_rows", partial(until, 99))
     killed = run(stage, tmp_path / "killed")
     assert [path.name for path in made] == ["0000000000.parquet", "0000000004.parquet", "0000000008.parquet"]
     one, other = (read_tops(out / TOPS) for out in (killed, undisturbed))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from cong.training.trainers import CompletionTrainer, _note, _refuse_experts, _response_logits
+from cong.training.trainers import CompletionTrainer, note, refuse_experts, response_logits
 
 TEACHER = {"top_ids": torch.long, "top_logps": torch.float32, "tail_logps": torch.float32}
 """Columns of the rows that come from the teacher."""
@@ -31,17 +31,17 @@ class DistillingTrainer(CompletionTrainer):
 
     def __init__(self, *, loss: Callable[..., torch.Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _refuse_experts(self)
+        refuse_experts(self)
         self._token_loss = loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
-        logits, _ = _response_logits(model, inputs)
+        logits, _ = response_logits(model, inputs)
         teacher = {name: inputs[name] for name in TEACHER}
         losses = self._token_loss(logits=logits, **teacher)
         agreement = logits.argmax(dim=-1) == teacher["top_ids"][:, 0]
-        _note(self, teacher_agreement=agreement, teacher_top_mass=teacher["top_logps"].exp().sum(dim=-1))
+        note(self, teacher_agreement=agreement, teacher_top_mass=teacher["top_logps"].exp().sum(dim=-1))
         # As in SFT: the count is that of all workers, over which gradients are averaged.
         return losses.sum() / num_items_in_batch * self.accelerator.num_processes

@@ -5,6 +5,7 @@ Writes `reference.parquet`: prompt_id, ref_chosen_logp, ref_rejected_logp (sums 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,7 @@ from cong.graph.work import Work
 from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
 from cong.models.work import FORWARD, ROW_TOKENS, arithmetic_seconds
 from cong.training.launch import launch
+from cong.training.parts import Compute, compute_parts
 from cong.training.rows import preference_rows
 
 if TYPE_CHECKING:
@@ -99,42 +101,17 @@ class ReferenceJob:
 
 
 def compute_reference(job: ReferenceJob) -> None:
-    """Compute the parts of this process: every `world_size`-th one that is not there yet."""
-    from transformers import AutoTokenizer
-
-    from cong.graph.journal import write_progress
-    from cong.training.loop import prepare_process
-
-    prepare_process(job.resources)
-    tokenizer = AutoTokenizer.from_pretrained(job.model)
-    rank, workers, device = place(job.resources)
-    rows = read_rows(job.pairs)
-    starts = range(0, len(rows), PART)
-    missing = [start for start in starts[rank::workers] if not _part(job, start).exists()]
-    score = _scorer(job, tokenizer, device) if missing else None
-    for done, start in enumerate(missing):
-        assert score is not None
-        scored = score(rows[start : start + PART])
-        check_finite(scored, columns=("ref_chosen_logp", "ref_rejected_logp"), source=str(job.model))
-        write_rows(_part(job, start), scored)
-        if rank == 0:
-            seen = min((len(starts) - len(missing) + done + 1) * PART, len(rows))
-            write_progress(job.progress, done=seen, total=len(rows), unit="pairs")
-
-
-def _part(job: ReferenceJob, start: int) -> Path:
-    return job.parts / f"{start:010d}.parquet"
-
-
-def place(resources: Resources) -> tuple[int, int, str]:
-    """Return this process's rank, the number of processes, and its device."""
-    if not resources.training.distributed:
-        return 0, 1, resources.hardware.device
-    import ray.train
-    import ray.train.torch
-
-    context = ray.train.get_context()
-    return context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device())
+    """Compute the parts of this process."""
+    compute_parts(
+        read_rows(job.pairs),
+        directory=job.parts,
+        size=PART,
+        load=partial(_scorer, job),
+        check=partial(check_finite, columns=("ref_chosen_logp", "ref_rejected_logp"), source=str(job.model)),
+        progress=job.progress,
+        unit="pairs",
+        resources=job.resources,
+    )
 
 
 def pad_token(tokenizer: Any) -> int:
@@ -142,14 +119,15 @@ def pad_token(tokenizer: Any) -> int:
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def _scorer(job: ReferenceJob, tokenizer: Any, device: str) -> Any:
+def _scorer(job: ReferenceJob, device: str) -> Compute:
     """Return a function from rows of pairs to rows of the output; it holds the model."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.utils import add_fused_lm_head
 
     from cong.models.weights import load_checked
     from cong.training.settings import weights_dtype
 
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
     model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
     model.to(device).eval()

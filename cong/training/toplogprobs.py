@@ -8,13 +8,13 @@ Writes `tops/*.parquet`, a row per response: prompt_id, sample, token_ids (the T
 tokens have together, -inf where there are none). With K = 32 a response token takes 264 bytes before compression.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cong.data import RESPONSES, Row, read_rows, write_rows
-from cong.data.finite import check_finite
+from cong.data import RESPONSES, Row, read_rows
 from cong.errors import UserError
 from cong.generation.proxy import check_tuned, check_weight
 from cong.graph.need import Need
@@ -24,9 +24,10 @@ from cong.graph.work import Usage, Work
 from cong.models import Model, architectures_of, check_model, largest, memory, model_dir
 from cong.models.work import FORWARD, RESPONSE_TOKENS, ROW_TOKENS, arithmetic_seconds
 from cong.training.launch import launch
-from cong.training.reference import FrozenPass, pad_token, place
+from cong.training.parts import Compute, compute_parts
+from cong.training.reference import FrozenPass, pad_token
 from cong.training.rows import TokenRows, completion_rows
-from cong.training.wspo import KEY, Key, response_key, response_tokens
+from cong.training.wspo import KEY, Key, check_sums, response_key, response_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,9 +112,9 @@ class TopLogprobs(FrozenPass):
         _check_vocabularies(job.models)
         job.parts.mkdir(exist_ok=True)
         launch(compute_tops, job, resources=ctx.resources, scratch=ctx.out / ".ray")
-        tops = read_tops(job.parts).values()
+        lengths = _lengths(job.parts)
         # As of several passes: every model reads every response.
-        ctx.summary(rows=len(tops), tokens=len(self.models) * sum(len(one.token_ids) for one in tops))
+        ctx.summary(rows=len(lengths), tokens=len(self.models) * sum(lengths))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,14 @@ class Tops(NamedTuple):
     top_ids: "np.ndarray"
     top_logps: "np.ndarray"
     tail_logps: "np.ndarray"
+
+
+def _lengths(directory: Path) -> list[int]:
+    """Return how many tokens each response has, without reading the teacher's, which are 2 K times as many."""
+    import pyarrow.parquet as pq
+
+    columns = (pq.read_table(path, columns=["token_ids"])["token_ids"] for path in sorted(directory.glob("*.parquet")))
+    return [len(tokens) for column in columns for tokens in column]
 
 
 def read_tops(directory: Path) -> dict[Key, Tops]:
@@ -192,28 +201,20 @@ def parted_logprobs(logits: "torch.Tensor", ids: "torch.Tensor") -> "tuple[torch
 
 
 def compute_tops(job: TopJob) -> None:
-    """Compute the parts of this process: every `world_size`-th one that is not there yet."""
-    from cong.graph.journal import write_progress
-    from cong.training.loop import prepare_process
-
-    prepare_process(job.resources)
-    rank, workers, device = place(job.resources)
-    rows = read_rows(job.responses)
-    paths = {start: job.parts / f"{start:010d}.parquet" for start in range(0, len(rows), PART)}
-    missing = [start for start in list(paths)[rank::workers] if not paths[start].exists()]
-    look = _looker(job, device) if missing else None
-    for done, start in enumerate(missing):
-        assert look is not None
-        found = look(rows[start : start + PART])
-        sums = [{"prompt_id": row["prompt_id"], "log-probability": float(row["top_logps"].sum())} for row in found]
-        check_finite(sums, columns=("log-probability",), source=f"log-probabilities of {job.models[0]}")
-        write_rows(paths[start], found)
-        if rank == 0:
-            seen = min((len(paths) - len(missing) + done + 1) * PART, len(rows))
-            write_progress(job.progress, done=seen, total=len(rows), unit="rows")
+    """Compute the parts of this process."""
+    compute_parts(
+        read_rows(job.responses),
+        directory=job.parts,
+        size=PART,
+        load=partial(_looker, job),
+        check=partial(check_sums, column="top_logps", model=job.models[0]),
+        progress=job.progress,
+        unit="rows",
+        resources=job.resources,
+    )
 
 
-def _looker(job: TopJob, device: str) -> Callable[[list[Row]], list[Row]]:
+def _looker(job: TopJob, device: str) -> Compute:
     """Return a function from responses to rows of the output; it holds the models."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

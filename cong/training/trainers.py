@@ -98,7 +98,7 @@ class CachedReferenceTrainer(_Quiet, DPOTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
-def _note(trainer: Any, **values: torch.Tensor) -> None:
+def note(trainer: Any, **values: torch.Tensor) -> None:
     """Add the means over rows or tokens of all workers to the next point of the curve."""
     for name, value in values.items():
         count = torch.tensor(value.numel(), device=value.device)
@@ -108,7 +108,7 @@ def _note(trainer: Any, **values: torch.Tensor) -> None:
         trainer._metrics["train"][name].append((total / counted).item())
 
 
-def _refuse_experts(trainer: Any) -> None:
+def refuse_experts(trainer: Any) -> None:
     if trainer.aux_loss_enabled:
         raise ValueError(f"{type(trainer).__name__} leaves out the balancing loss that a mixture of experts needs")
 
@@ -124,7 +124,7 @@ class PairTrainer(CachedReferenceTrainer):
 
     def __init__(self, *, loss: Callable[..., torch.Tensor], likelihood: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _refuse_experts(self)
+        refuse_experts(self)
         self._pair_loss = loss
         self._likelihood = likelihood
 
@@ -137,13 +137,13 @@ class PairTrainer(CachedReferenceTrainer):
         chosen, rejected = means.chunk(2)
         loss = self._pair_loss(chosen=chosen, rejected=rejected).mean()
         margins = chosen - rejected
-        _note(self, **{"logps/chosen": chosen, "logps/margins": margins, "rewards/accuracies": margins > 0})
+        note(self, **{"logps/chosen": chosen, "logps/margins": margins, "rewards/accuracies": margins > 0})
         if self._likelihood:
             assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
             # The caller averages over accumulation steps, and over workers; this sum is divided once and for all.
             parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
             nll = -logps[: len(chosen)].sum() * parts / num_items_in_batch
-            _note(self, nll_loss=nll)
+            note(self, nll_loss=nll)
             loss = loss + nll
         return loss
 
@@ -171,7 +171,7 @@ class WeightedTrainer(CachedReferenceTrainer):
 
     def __init__(self, *, loss: Callable[..., torch.Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _refuse_experts(self)
+        refuse_experts(self)
         # The trainer's own collator in all else: padding and the cut are those of plain DPO.
         self.data_collator = WeightedCollator(**vars(self.data_collator))
         self._pair_loss = loss
@@ -183,8 +183,8 @@ class WeightedTrainer(CachedReferenceTrainer):
         chosen, rejected = logps.chunk(2)
         ratios = {"chosen": chosen - inputs["ref_chosen_logps"], "rejected": rejected - inputs["ref_rejected_logps"]}
         margins = self.beta * (ratios["chosen"] - ratios["rejected"])
-        _note(self, **{"logps/chosen": chosen, "logps/rejected": rejected, "rewards/margins": margins})
-        _note(self, **{"rewards/accuracies": margins > 0, WEIGHT: inputs[WEIGHT]})
+        note(self, **{"logps/chosen": chosen, "logps/rejected": rejected, "rewards/margins": margins})
+        note(self, **{"rewards/accuracies": margins > 0, WEIGHT: inputs[WEIGHT]})
         return (inputs[WEIGHT] * self._pair_loss(**ratios)).mean()
 
 
@@ -219,7 +219,7 @@ class MatchingTrainer(CompletionTrainer):
 
     def __init__(self, *, loss: Callable[..., torch.Tensor], per_token: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _refuse_experts(self)
+        refuse_experts(self)
         self._row_loss = loss
         self._per_token = per_token
 
@@ -231,7 +231,7 @@ class MatchingTrainer(CompletionTrainer):
         if not self._per_token:
             policy, mask = policy.sum(dim=1, keepdim=True), mask.any(dim=1, keepdim=True)
         reference, weak_ratio = inputs["reference"], inputs["weak_ratio"]
-        _note(self, strong_ratio=(policy - reference)[mask], weak_ratio=weak_ratio[mask])
+        note(self, strong_ratio=(policy - reference)[mask], weak_ratio=weak_ratio[mask])
         return self._row_loss(policy=policy, reference=reference, weak_ratio=weak_ratio, mask=mask).mean()
 
 
@@ -240,7 +240,7 @@ class ConfidenceTrainer(CompletionTrainer):
 
     def __init__(self, *, loss: Callable[..., torch.Tensor], weight: Callable[..., float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _refuse_experts(self)
+        refuse_experts(self)
         self._token_loss = loss
         self._weight = weight
 
@@ -248,16 +248,16 @@ class ConfidenceTrainer(CompletionTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
-        logits, labels = _response_logits(model, inputs)
+        logits, labels = response_logits(model, inputs)
         weight = self._weight(step=self.state.global_step, steps=self.state.max_steps)
         losses = self._token_loss(logits=logits, labels=labels, weight=weight)
         accuracy = logits.argmax(dim=-1) == labels
-        _note(self, mean_token_accuracy=accuracy, auxiliary_weight=torch.tensor(weight, device=logits.device))
+        note(self, mean_token_accuracy=accuracy, auxiliary_weight=torch.tensor(weight, device=logits.device))
         # As in SFT: the count is that of all workers, over which gradients are averaged.
         return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
 
-def _response_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def response_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits (tokens x vocabulary) and labels of the response tokens of a batch."""
     labels = inputs["labels"][:, 1:]
     # The head is applied where some row has a response token: most of a batch's prompts and padding are spared.

@@ -12,13 +12,13 @@ learning rate shares them, and those of the weak pair are shared by every strong
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cong.data import RESPONSES, Row, read_rows, write_rows
+from cong.data import RESPONSES, Row, read_rows
 from cong.data.finite import check_finite
 from cong.errors import UserError
 from cong.graph.resources import Resources
@@ -28,7 +28,8 @@ from cong.models import Model, check_model, check_same_tokenizer, describe, mode
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.launch import launch
-from cong.training.reference import PART, FrozenPass, pad_token, place
+from cong.training.parts import Compute, compute_parts
+from cong.training.reference import PART, FrozenPass, pad_token
 from cong.training.rows import TokenRows, completion_rows
 
 if TYPE_CHECKING:
@@ -230,28 +231,26 @@ class LogprobJob:
 
 
 def compute_logprobs(job: LogprobJob) -> None:
-    """Compute the parts of this process: every `world_size`-th one that is not there yet."""
-    from cong.graph.journal import write_progress
-    from cong.training.loop import prepare_process
-
-    prepare_process(job.resources)
-    rank, workers, device = place(job.resources)
-    rows = read_rows(job.responses)
-    paths = {start: job.parts / f"{start:010d}.parquet" for start in range(0, len(rows), PART)}
-    missing = [start for start in list(paths)[rank::workers] if not paths[start].exists()]
-    score = _scorer(job, device) if missing else None
-    for done, start in enumerate(missing):
-        assert score is not None
-        scored = score(rows[start : start + PART])
-        sums = [{"prompt_id": row["prompt_id"], "log-probability": float(row["logps"].sum())} for row in scored]
-        check_finite(sums, columns=("log-probability",), source=f"log-probabilities of {job.model}")
-        write_rows(paths[start], scored)
-        if rank == 0:
-            seen = min((len(paths) - len(missing) + done + 1) * PART, len(rows))
-            write_progress(job.progress, done=seen, total=len(rows), unit="rows")
+    """Compute the parts of this process."""
+    compute_parts(
+        read_rows(job.responses),
+        directory=job.parts,
+        size=PART,
+        load=partial(_scorer, job),
+        check=partial(check_sums, column="logps", model=job.model),
+        progress=job.progress,
+        unit="rows",
+        resources=job.resources,
+    )
 
 
-def _scorer(job: LogprobJob, device: str) -> Callable[[list[Row]], list[Row]]:
+def check_sums(rows: list[Row], *, column: str, model: Path) -> None:
+    """Raise when the log-probabilities of a response do not add up to a finite number."""
+    sums = [{"prompt_id": row["prompt_id"], "log-probability": float(row[column].sum())} for row in rows]
+    check_finite(sums, columns=("log-probability",), source=f"log-probabilities of {model}")
+
+
+def _scorer(job: LogprobJob, device: str) -> Compute:
     """Return a function from responses to rows of the output; it holds the model."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.utils import add_fused_lm_head
