@@ -132,7 +132,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Job:
             Path(__file__).parent / "small.py",
             scale="tiny",
             assignments=["alpha=0.4"],
-            resources=Resources(name="inline").changed(ray=False, actors=0, micro_batch=32),
+            resources=Resources(name="inline").changed(ray=False, actors=0, micro_tokens=4096),
             store=Store(tmp_path_factory.mktemp("small") / "store"),
         )
         launch.run(job)

@@ -44,7 +44,7 @@ def nan(prompt: str, response: str) -> float:
 def one(prompt: str) -> float:
     return 1.0
 """
-INLINE = Resources(name="inline").changed(ray=False, actors=0, micro_batch=32)
+INLINE = Resources(name="inline").changed(ray=False, actors=0, micro_tokens=4096)
 SETTINGS = ("max_new_tokens=12", "alignment.learning_rate=1e-3", "sft.learning_rate=1e-3", "dpo.learning_rate=1e-3")
 
 

@@ -127,15 +127,15 @@ def test_no_student_gains_by_probability_that_it_moves_out_of_the_teachers_top_t
     assert math.isfinite(loss(logits=torch.zeros(1, 4), tail_logps=torch.tensor([-math.inf])).item())
 
 
-@pytest.mark.parametrize(("micro_batch", "most"), [(1, 1024), (4, 1024), (4, 7)], ids=["one", "four", "in pieces"])
+@pytest.mark.parametrize("most", [1024, 60, 7], ids=["all", "a few rows", "in pieces"])
 def test_stored_tops_are_those_of_a_plain_loop_over_the_three_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.setattr(toplogprobs, "MOST_TOKENS", most)
     stage = teacher(tmp_path, data=make_responses(tmp_path / "responses", rows=9))
-    out = run(stage, tmp_path / "store", micro_batch=micro_batch)
+    out = run(stage, tmp_path / "store")
     found = read_tops(out / TOPS)
     models = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("model", "post", "pre")]
     rows = read_rows(tmp_path / "responses" / "responses.parquet")
@@ -160,7 +160,7 @@ def test_stored_tops_are_those_of_a_plain_loop_over_the_three_models(
 
 def test_the_first_step_is_the_loss_of_the_unchanged_student(tmp_path: Path) -> None:
     stage = distil(tmp_path, rows=8, top={"weight": 6.0})
-    first = losses(run(stage, tmp_path / "store", micro_batch=2))[0]
+    first = losses(run(stage, tmp_path / "store", micro_tokens=40))[0]
     tops = read_tops(tmp_path / "store" / "TopLogprobs" / stage.teacher.slug / TOPS)
     alone = dataclasses.replace(stage.teacher, post=None, pre=None, k=9999)
     own = read_tops(run(alone, tmp_path / "store") / TOPS)
@@ -181,10 +181,10 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(tmp_path: Path) -> N
     assert distil(tmp_path, rows=8, top={"weight": 0.0}).teacher.label() == "k=4,weight=0"
 
 
-def test_distillation_lowers_its_loss_and_another_micro_batch_changes_none(tmp_path: Path) -> None:
+def test_distillation_lowers_its_loss_and_other_micro_batches_change_none(tmp_path: Path) -> None:
     # The random models are near to uniform: a large weight makes a teacher of them that says something.
     stage = distil(tmp_path, rows=21, epochs=6, top={"weight": 30.0})
-    small, large = (run(stage, tmp_path / str(size), micro_batch=size) for size in (2, 8))
+    small, large = (run(stage, tmp_path / str(size), micro_tokens=16 * size) for size in (2, 8))
     assert losses(small) == pytest.approx(losses(large), rel=1e-4, abs=1e-6)
     assert losses(large)[0] > 0.01
     assert losses(large)[-1] < 0.9 * losses(large)[0]

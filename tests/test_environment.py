@@ -103,7 +103,7 @@ def test_a_plain_training_is_the_same_from_every_shell(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str]
 ) -> None:
     stage = _training(tmp_path)
-    resources = Resources(name="inline").changed(ray=False, actors=0, micro_batch=4)
+    resources = Resources(name="inline").changed(ray=False, actors=0, micro_tokens=80)
     plain = Store(tmp_path / "plain")
     plain.prepare()
     run(plain, stage, resources=resources)

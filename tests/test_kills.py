@@ -38,7 +38,7 @@ cpus = 2
 [decoding]
 actors = 0
 [training]
-micro_batch = 32
+micro_tokens = 4096
 checkpoint_seconds = 0.3
 """
 CLUSTER = """
@@ -50,7 +50,7 @@ slots = 2
 [training]
 workers = 2
 deepspeed = "zero2"
-micro_batch = 2
+micro_tokens = 80
 checkpoint_seconds = 0.0
 """
 
@@ -91,7 +91,7 @@ def test_a_killed_train_worker_and_a_killed_data_actor_are_replaced(small_run, t
     candidates, trained, stages = _weak(small_run.store, settings)
     # What leads to the two stages is in the store; both are to be computed on the cluster, and one more time without.
     ours, theirs = (_copy(small_run.store, tmp_path / name, stages, but=candidates) for name in ("ours", "theirs"))
-    inline = INLINE.changed(micro_batch=8)
+    inline = INLINE.changed(micro_tokens=512)
     Runner(store=theirs, resources=inline).run(make_plan({"trained": trained, "decoded": candidates}, theirs))
     process = _start(ours.root, _profile(tmp_path, CLUSTER), *(part for text in settings for part in ("--set", text)))
     killed = [

@@ -110,7 +110,7 @@ def test_a_step_of_adamw_holds_the_weights_gradients_and_states_that_are_estimat
     weights = sum(parameter.nbytes for parameter in model.parameters())
     gradients = sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.grad is not None)
     states = [tensor for state in optimizer.state.values() for name, tensor in state.items() if name != "step"]
-    need = memory.training(tiny, rows=1, max_length=4, workers=1, zero="none", itemsize=4, checkpointing=False)
+    need = memory.training(tiny, tokens=4, workers=1, zero="none", itemsize=4, checkpointing=False)
     assert need.weights == weights
     assert need.states == gradients + sum(tensor.nbytes for tensor in states)
 
@@ -166,7 +166,7 @@ def test_the_activations_of_a_backward_pass_are_estimated_from_above_and_not_far
     model = dataclasses.replace(QWEN_3B, layers=3, width=1024, heads=8, inner=wide, vocabulary=64)
     found = peak_of(model, rows=2, length=2048, dtype=dtype, checkpointing=checkpointing)
     need = memory.training(
-        model, rows=2, max_length=2048, workers=1, zero="none", itemsize=dtype.itemsize, checkpointing=checkpointing
+        model, tokens=2 * 2048, workers=1, zero="none", itemsize=dtype.itemsize, checkpointing=checkpointing
     )
     gradients = dtype.itemsize * model.parameters
     copies = 2 * model.parameters if dtype == torch.bfloat16 else 0
@@ -196,8 +196,7 @@ def test_a_loss_of_whole_logits_is_estimated_from_above_and_not_far_off(dtype):
     small = dataclasses.replace(QWEN_3B, layers=1, width=16, heads=1, kv_heads=1, head_width=16, inner=16)
     small = dataclasses.replace(small, vocabulary=words)
     settings: dict[str, Any] = {
-        "rows": rows,
-        "max_length": length,
+        "tokens": rows * length,
         "workers": 1,
         "zero": "none",
         "itemsize": dtype.itemsize,
@@ -263,8 +262,7 @@ def test_the_slots_that_are_given_out_fit_and_one_more_would_not(model, free, ne
 
 @given(
     model=architectures,
-    rows=st.integers(1, 16),
-    length=st.integers(2, 4096),
+    tokens=st.integers(2, 2**16),
     workers=st.integers(1, 64),
     zero=zeros,
     itemsize=itemsizes,
@@ -272,14 +270,14 @@ def test_the_slots_that_are_given_out_fit_and_one_more_would_not(model, free, ne
     whole=st.booleans(),
 )
 def test_training_needs_more_with_more_to_hold_and_no_more_with_more_workers(
-    model, rows, length, workers, zero, itemsize, checkpointing, whole
+    model, tokens, workers, zero, itemsize, checkpointing, whole
 ):
     settings: dict[str, Any] = {
-        "rows": rows, "max_length": length, "workers": workers, "zero": zero, "itemsize": itemsize,
+        "tokens": tokens, "workers": workers, "zero": zero, "itemsize": itemsize,
         "checkpointing": checkpointing, "whole_logits": whole,
     }  # fmt: skip
     base = memory.training(model, **settings)
-    for more in ({"rows": rows + 1}, {"max_length": length + 1}, {"checkpointing": False}):
+    for more in ({"tokens": tokens + 1}, {"checkpointing": False}):
         assert memory.training(model, **{**settings, **more}).total >= base.total
     assert memory.training(dataclasses.replace(model, layers=model.layers + 1), **settings).total > base.total
     if zero != "none":
@@ -292,7 +290,7 @@ def test_training_needs_more_with_more_to_hold_and_no_more_with_more_workers(
 
 def test_zero_shares_out_sixteen_bytes_per_parameter():
     count = QWEN_3B.parameters
-    settings: dict[str, Any] = {"rows": 1, "max_length": 2, "itemsize": 2, "checkpointing": True}
+    settings: dict[str, Any] = {"tokens": 2, "itemsize": 2, "checkpointing": True}
 
     def held(zero: str, workers: int) -> float:
         need = memory.training(QWEN_3B, zero=zero, workers=workers, **settings)

@@ -98,7 +98,7 @@ def test_a_stage_that_cannot_fit_is_named_with_what_it_needs_and_what_to_do():
     assert re.fullmatch(
         r"profile l40x4: SFT\(lr=1e-05\) needs 6\d\.\d GB in each process "
         r"\(weights 7\.4, states 51\.7, working \d\.\d\); of a GPU of 48 GB 43\.2 can be used: "
-        r"choose more workers, .*smaller micro_batch",
+        r"choose more workers, .*smaller micro_tokens",
         str(refused.value),
     )
 
@@ -119,12 +119,12 @@ def test_slots_auto_takes_what_fits_and_is_refused_when_no_slot_does():
 def test_a_profile_says_what_smaller_models_are_run_with(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
-        "[decoding]\nslots = 8\n[training]\nmicro_batch = 1\n[[sizes]]\nup_to_parameters = 2e9\nslots = 64\n"
-        "[[sizes]]\nup_to_parameters = 4e9\nslots = 32\nmicro_batch = 2\n"
+        "[decoding]\nslots = 8\n[training]\nmicro_tokens = 512\n[[sizes]]\nup_to_parameters = 2e9\nslots = 64\n"
+        "[[sizes]]\nup_to_parameters = 4e9\nslots = 32\nmicro_tokens = 1024\n"
     )
     resources = load_profile(str(path))
     assert [resources.for_size(count).decoding.slots for count in (1e9, 2e9, 3e9, 5e9, None)] == [64, 64, 32, 8, 8]
-    assert [resources.for_size(count).training.micro_batch for count in (1e9, 3e9)] == [1, 2]
+    assert [resources.for_size(count).training.micro_tokens for count in (1e9, 3e9)] == [512, 1024]
     chosen = load_profile(str(path), slots=3)
     assert [chosen.for_size(count).decoding.slots for count in (1e9, 5e9)] == [3, 3]
 
@@ -171,9 +171,9 @@ def test_a_running_stage_is_given_the_settings_for_its_size_and_its_record_says_
 def test_the_settings_for_a_size_change_no_fingerprint():
     t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=scale("tiny"))
     stage = methods.cong_s(t, alpha=0.4)
-    small = SizeSettings(up_to_parameters=1e9, micro_batch=8)
+    small = SizeSettings(up_to_parameters=1e9, micro_tokens=640)
     before = stage.fingerprint
-    assert stage.execution(Resources(name="a", sizes=(small,))).training.micro_batch == 8
+    assert stage.execution(Resources(name="a", sizes=(small,))).training.micro_tokens == 640
     assert dataclasses.replace(stage).fingerprint == before
 
 

@@ -54,9 +54,9 @@ def test_a_weight_of_zero_is_sft(tmp_path: Path) -> None:
     assert losses(ours) == pytest.approx(losses(theirs), abs=1e-6)
 
 
-def test_auxconf_lowers_its_loss_and_another_micro_batch_changes_none(tmp_path: Path) -> None:
+def test_auxconf_lowers_its_loss_and_other_micro_batches_change_none(tmp_path: Path) -> None:
     stage = auxconf(tmp_path, rows=21, epochs=4)
-    small, large = (losses(run(stage, tmp_path / str(size), micro_batch=size)) for size in (2, 8))
+    small, large = (losses(run(stage, tmp_path / str(size), micro_tokens=16 * size)) for size in (2, 8))
     assert small == pytest.approx(large, abs=1e-5)
     assert large[-1] < 0.8 * large[0]
 

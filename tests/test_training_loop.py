@@ -52,16 +52,16 @@ def read_margin(out: Path) -> float:
     return json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["rewards/margins"]
 
 
-def test_another_micro_batch_changes_no_loss(tmp_path: Path) -> None:
+def test_other_micro_batches_change_no_loss(tmp_path: Path) -> None:
     for stage in (sft(tmp_path, rows=21, epochs=2), dpo(tmp_path, rows=21, epochs=2)):
-        small = losses(run(stage, tmp_path / "small", micro_batch=2))
-        large = losses(run(stage, tmp_path / "large", micro_batch=8))
+        small = losses(run(stage, tmp_path / "small", micro_tokens=40))
+        large = losses(run(stage, tmp_path / "large", micro_tokens=4096))
         assert small == pytest.approx(large, abs=1e-5)
 
 
 def test_cached_reference_logprobs_give_the_loss_of_trls_own_computation(tmp_path: Path) -> None:
     stage = dpo(tmp_path, rows=24)
-    ours = losses(run(stage, tmp_path / "store", micro_batch=8))
+    ours = losses(run(stage, tmp_path / "store", micro_tokens=4096))
     assert ours == pytest.approx(_plain_trl_losses(stage, tmp_path), abs=1e-5)
 
 
@@ -139,21 +139,13 @@ def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
         run(stage, tmp_path / "store")
 
 
-def test_a_global_batch_that_does_not_divide_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_step_of_fewer_rows_than_workers_is_refused_before_anything_starts(tmp_path: Path) -> None:
     stage = sft(tmp_path, global_batch_size=8)
-    with pytest.raises(ValueError, match="global_batch_size = 8 is not a multiple of 6"):
-        run(stage, tmp_path / "store", micro_batch=3, workers=2)
-    with pytest.raises(ValueError, match="micro_batch"):
-        stage.demand(resources(micro_batch=16, workers=3))
-
-
-def test_a_step_smaller_than_a_micro_batch_is_one_micro_batch(tmp_path: Path) -> None:
-    stage = sft(tmp_path, global_batch_size=8)
-    assert stage.execution(resources(micro_batch=16)).training.micro_batch == 8
-    assert stage.execution(resources(micro_batch=16, workers=2)).training.micro_batch == 4
-    assert stage.execution(resources(micro_batch=4)).training.micro_batch == 4
-    capped, whole = (losses(run(stage, tmp_path / name, micro_batch=size)) for name, size in (("a", 16), ("b", 8)))
-    assert capped == whole
+    with pytest.raises(ValueError, match="global_batch_size = 8 is fewer rows than there are workers, 9"):
+        run(stage, tmp_path / "store", workers=9)
+    with pytest.raises(ValueError, match="fewer rows"):
+        stage.demand(resources(workers=12))
+    stage.demand(resources(workers=3))
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:

@@ -14,51 +14,54 @@ SMOLLM2 = Architecture(
 
 
 def chosen(stage, *, memory_gb: float | None, longest: int = 90, model: Architecture = SMOLLM2) -> tuple[int, bool]:
-    """Return micro-batch and checkpointing of a stage whose model would be this one."""
+    """Return tokens at a time and checkpointing of a stage whose model would be this one."""
     job = Job(
         schedule=stage, trainer_factory=print, model=None, out=None, metrics=None, progress=None,  # pyright: ignore
-        resources=resources(micro_batch=16, memory_gb=memory_gb),
+        resources=resources(micro_tokens=2048, memory_gb=memory_gb),
     )  # fmt: skip
     found = fitting.fitted(
         job,
+        longest=longest,
         need=lambda execution, checkpointing: (
             stage._need(model, execution, longest=longest, checkpointing=checkpointing).total
         ),
     )
-    return found.resources.training.micro_batch, found.checkpointing
+    return found.resources.training.micro_tokens, found.checkpointing
 
 
-def test_the_micro_batch_follows_the_memory_the_model_and_the_rows(tmp_path):
+def test_the_tokens_at_a_time_follow_the_memory_the_model_and_the_rows(tmp_path):
     stage = dpo(tmp_path, rows=1, global_batch_size=16)
-    sizes = [chosen(stage, memory_gb=budget) for budget in (None, 16, 6, 4, 3)]
-    assert sizes[0] == sizes[1] == (16, False)
-    assert [size for size, _ in sizes] == sorted((size for size, _ in sizes), reverse=True)
-    assert chosen(stage, memory_gb=4, longest=20)[0] > chosen(stage, memory_gb=4)[0] >= 1
-    assert chosen(stage, memory_gb=4, longest=2048) == (1, True)
+    counts = [chosen(stage, memory_gb=budget) for budget in (None, 16, 6, 4, 3)]
+    assert counts[0] == counts[1] == (2048, False)
+    assert [count for count, _ in counts] == sorted((count for count, _ in counts), reverse=True)
+    assert chosen(stage, memory_gb=4)[0] < 2048
+    assert chosen(stage, memory_gb=3.2, longest=900) == (1024, True)
     small = Architecture(**{**vars(SMOLLM2), "layers": 2, "width": 64, "inner": 128, "vocabulary": 512})
-    assert chosen(stage, memory_gb=4, model=small) == (16, False)
+    assert chosen(stage, memory_gb=4, model=small) == (2048, False)
 
 
-def test_only_what_divides_a_step_is_taken(tmp_path):
-    stage = dpo(tmp_path, rows=1, global_batch_size=18)
-    assert 18 % chosen(stage, memory_gb=4.5)[0] == 0
-    assert chosen(stage, memory_gb=None)[0] == 16
+def test_a_row_longer_than_a_micro_batch_is_one_by_itself(tmp_path):
+    stage = dpo(tmp_path, rows=1)
+    assert chosen(stage, memory_gb=None, longest=5000) == (2048, False)
+    assert chosen(stage, memory_gb=100, longest=5000) == (5000, False)
 
 
 @pytest.mark.parametrize("make", [sft, dpo])
 def test_a_training_that_had_to_be_made_to_fit_has_the_same_losses(tmp_path, monkeypatch, make):
     stage = make(tmp_path, rows=16, epochs=2)
-    wide = losses(run(stage, tmp_path / "wide", micro_batch=8))
+    wide = losses(run(stage, tmp_path / "wide", micro_tokens=4096))
     monkeypatch.setattr(fitting, "PROCESS_BYTES", 0)
     seen = []
-    made = fitting.micro_batches
-    monkeypatch.setattr(
-        fitting, "micro_batches", lambda job: seen.append(job.resources.hardware.memory_gb) or made(job)
-    )
+    made = fitting.micro_tokens
+
+    def watched(job: Job, *, longest: int) -> list[int]:
+        seen.append(job.resources.hardware.memory_gb)
+        return made(job, longest=longest)
+
+    monkeypatch.setattr(fitting, "micro_tokens", watched)
     for memory_gb in (1e-3, 1e-9):
-        assert losses(run(stage, tmp_path / str(memory_gb), micro_batch=8, memory_gb=memory_gb)) == pytest.approx(
-            wide, abs=1e-5
-        )
+        narrow = losses(run(stage, tmp_path / str(memory_gb), micro_tokens=4096, memory_gb=memory_gb))
+        assert narrow == pytest.approx(wide, abs=1e-5)
     assert seen[-1] == 1e-9
 
 

@@ -104,12 +104,12 @@ def test_orpo_losses_equal_those_of_trls_own_trainer_with_the_likelihood_of_the_
     stage = orpo(tmp_path, rows=24)
     end_at_end_of_turn(tmp_path / "model")
     expected = trl_losses(stage, tmp_path, rows=24, trainer=ResponseOnly, config=ORPOConfig, beta=stage.weight)
-    assert losses(run(stage, tmp_path / "store", micro_batch=8)) == pytest.approx(expected, abs=1e-5)
+    assert losses(run(stage, tmp_path / "store", micro_tokens=4096)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_orpo_lowers_its_loss_and_another_micro_batch_changes_none(tmp_path: Path) -> None:
+def test_orpo_lowers_its_loss_and_other_micro_batches_change_none(tmp_path: Path) -> None:
     stage = orpo(tmp_path, rows=21, epochs=3)
-    small, large = (losses(run(stage, tmp_path / str(size), micro_batch=size)) for size in (2, 8))
+    small, large = (losses(run(stage, tmp_path / str(size), micro_tokens=16 * size)) for size in (2, 8))
     assert small == pytest.approx(large, abs=1e-5)
     assert large[-1] < 0.95 * large[0]
 

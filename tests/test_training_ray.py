@@ -12,7 +12,7 @@ from test_training_tiny import dpo, losses, run, sft, summary
 
 from cong.training import LoRA
 
-ZERO3 = {"workers": 2, "deepspeed": "zero3", "micro_batch": 2}
+ZERO3 = {"workers": 2, "deepspeed": "zero3", "micro_tokens": 40}
 
 
 @pytest.mark.slow

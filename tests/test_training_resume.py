@@ -67,19 +67,19 @@ def test_after_kill_9_the_rerun_gives_the_same_losses_and_the_same_model(tmp_pat
     assert not (killed / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(("make", "micro_batch"), [(sft, 4), (dpo, 1), (dpo, 8)])
-def test_a_training_goes_on_with_another_micro_batch_on_the_same_curves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, micro_batch: int
+@pytest.mark.parametrize(("make", "micro_tokens"), [(sft, 80), (dpo, 1), (dpo, 4096)])
+def test_a_training_goes_on_with_other_micro_batches_on_the_same_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, micro_tokens: int
 ) -> None:
     from cong.training import loop
 
     stage = make(tmp_path, epochs=2)
-    undisturbed = run(stage, tmp_path / "undisturbed", micro_batch=2)
+    undisturbed = run(stage, tmp_path / "undisturbed", micro_tokens=40)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_model", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            run(stage, tmp_path / "ended", micro_batch=2, checkpoint_seconds=0.0)
-    out = run(stage, tmp_path / "ended", micro_batch=micro_batch)
+            run(stage, tmp_path / "ended", micro_tokens=40, checkpoint_seconds=0.0)
+    out = run(stage, tmp_path / "ended", micro_tokens=micro_tokens)
     assert summary(out)["resumed_at_step"] == 9
     for name in ("num_tokens", "learning_rate"):
         assert curve(out, name) == curve(undisturbed, name)
@@ -98,7 +98,7 @@ def test_no_curve_depends_on_the_micro_batch(tmp_path: Path, kind: str) -> None:
         "dpo": lambda: DPO(data=pairs, beta=0.5, **common),
         "orpo": lambda: ORPO(data=pairs, weight=0.5, **common),
     }[kind]()
-    one, other = (points(run(stage, tmp_path / str(size), micro_batch=size)) for size in (8, 2))
+    one, other = (points(run(stage, tmp_path / str(size), micro_tokens=16 * size)) for size in (8, 2))
     # While the margins are still 0, rounding decides which side is ahead.
     for name in set(one[0]) - {"time", "rewards/accuracies"}:
         assert [point[name] for point in one] == pytest.approx([point[name] for point in other], abs=2e-5, rel=1e-5)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training_tiny import make_model, resources, texts
+from test_training_tiny import make_model, texts
 
-from cong.training.order import accumulation_steps, row_order
+from cong.training.order import row_order
 from cong.training.rows import common_prefix, completion_rows, preference_rows
 
 
@@ -46,14 +46,6 @@ def test_rows_of_a_step_are_sorted_by_length_and_their_set_does_not_depend_on_it
         step = [lengths[row] for row in order[start : start + 4]]
         assert step == sorted(step, reverse=True)
         assert set(order[start : start + 4]) == set(flat[start : start + 4])
-
-
-def test_accumulation_makes_up_the_global_batch() -> None:
-    assert accumulation_steps(global_batch_size=64, resources=resources(workers=4, micro_batch=2)) == 8
-    with pytest.raises(
-        ValueError, match=r"global_batch_size = 64 is not a multiple of 12 = 4 worker\(s\) x micro_batch 3"
-    ):
-        accumulation_steps(global_batch_size=64, resources=resources(workers=4, micro_batch=3))
 
 
 def test_sft_tokens_and_labels_equal_trls_own_preparation(tokenizer, tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ def test_simpo_losses_equal_those_of_trls_own_trainer(tmp_path: Path) -> None:
     end_at_end_of_turn(tmp_path / "model")
     named = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": stage.beta, "simpo_gamma": stage.gamma}
     expected = trl_losses(stage, tmp_path, rows=24, trainer=CPOTrainer, config=CPOConfig, **named)
-    assert losses(run(stage, tmp_path / "store", micro_batch=8)) == pytest.approx(expected, abs=1e-5)
+    assert losses(run(stage, tmp_path / "store", micro_tokens=4096)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_simpo_lowers_its_loss_and_another_micro_batch_changes_none(tmp_path: Path) -> None:
+def test_simpo_lowers_its_loss_and_other_micro_batches_change_none(tmp_path: Path) -> None:
     stage = simpo(tmp_path, rows=21, epochs=4)
-    small, large = (losses(run(stage, tmp_path / str(size), micro_batch=size)) for size in (2, 8))
+    small, large = (losses(run(stage, tmp_path / str(size), micro_tokens=16 * size)) for size in (2, 8))
     assert small == pytest.approx(large, abs=1e-5)
     assert sum(large[-3:]) < 0.95 * sum(large[:3])
 

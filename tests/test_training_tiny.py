@@ -81,7 +81,7 @@ def make_pairs(directory: Path, *, rows: int) -> Given:
 
 def resources(**overrides) -> Resources:
     """Return one plain CPU worker, or what the test asks for."""
-    return Resources(name="test").changed(**{"micro_batch": 4, **overrides})
+    return Resources(name="test").changed(**{"micro_tokens": 80, **overrides})
 
 
 def run(stage: Stage, root: Path, **overrides) -> Path:

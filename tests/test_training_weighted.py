@@ -71,7 +71,9 @@ def test_weights_of_1_are_plain_dpo_to_the_last_bit(tmp_path: Path, lora: LoRA |
     import torch
 
     one = weighted(tmp_path, weight=1.0, epochs=2, lora=lora)
-    outs = [run(stage, tmp_path / "store", micro_batch=4) for stage in (one, dataclasses.replace(one, weighted=False))]
+    outs = [
+        run(stage, tmp_path / "store", micro_tokens=80) for stage in (one, dataclasses.replace(one, weighted=False))
+    ]
     assert outs[0] != outs[1]
     assert losses(outs[0]) == losses(outs[1])
     found, plain = (weights_of(out / "model") for out in outs)
@@ -139,9 +141,9 @@ def weighted_again(tmp_path: Path) -> DPO:
     return stage
 
 
-def test_another_micro_batch_changes_no_loss_and_no_weight_in_the_curve(tmp_path: Path) -> None:
+def test_other_micro_batches_change_no_loss_and_no_weight_in_the_curve(tmp_path: Path) -> None:
     stage = weighted(tmp_path, weight=[number / 24 for number in range(24)])
-    small, large = (run(stage, tmp_path / str(size), micro_batch=size) for size in (2, 8))
+    small, large = (run(stage, tmp_path / str(size), micro_tokens=16 * size) for size in (2, 8))
     assert losses(small) == pytest.approx(losses(large), abs=1e-5)
     assert points(small, "weight") == pytest.approx(points(large, "weight"), abs=1e-6)
     assert sum(points(small, "weight")) / 3 == pytest.approx(23 / 48, abs=1e-6)

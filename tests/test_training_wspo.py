@@ -112,7 +112,7 @@ def test_stored_logprobs_are_those_of_the_response_under_the_full_logits(tmp_pat
 def test_the_first_step_has_the_loss_of_the_weak_ratio_alone(tmp_path: Path, matching: str) -> None:
     # The policy is still the reference, so that its own ratio is zero: log-probabilities and trainer must agree.
     stage = wspo(tmp_path, rows=8, matching=matching)
-    first = losses(run(stage, tmp_path / "store", micro_batch=2))[0]
+    first = losses(run(stage, tmp_path / "store", micro_tokens=40))[0]
     _, post, pre = frozen(stage, tmp_path / "store")
     ratios = [post[key].logps - pre[key].logps for key in post]
     each = [np.mean(row**2) if matching == "tokens" else np.sum(row) ** 2 for row in ratios]
@@ -129,9 +129,9 @@ def test_a_policy_that_has_reached_the_weak_ratio_has_nothing_to_learn(tmp_path:
 
 
 @pytest.mark.parametrize("matching", ["tokens", "sequence"])
-def test_wspo_lowers_its_loss_and_another_micro_batch_changes_none(tmp_path: Path, matching: str) -> None:
+def test_wspo_lowers_its_loss_and_other_micro_batches_change_none(tmp_path: Path, matching: str) -> None:
     stage = wspo(tmp_path, rows=21, epochs=6, matching=matching)
-    small, large = (losses(run(stage, tmp_path / str(size), micro_batch=size)) for size in (2, 8))
+    small, large = (losses(run(stage, tmp_path / str(size), micro_tokens=16 * size)) for size in (2, 8))
     assert small == pytest.approx(large, rel=1e-4)
     assert sum(large[-3:]) < 0.6 * sum(large[:3])
 

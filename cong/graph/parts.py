@@ -95,14 +95,18 @@ class Training:
     workers: int = 1
     """Processes of Ray Train per training, each with a GPU where there are GPUs."""
     deepspeed: DeepSpeed = "none"
-    micro_batch: int = 16
-    """Rows in one forward pass of a worker; the rows of an optimizer step do not depend on it."""
+    micro_tokens: int = 4096
+    """Tokens in one forward pass of a worker, or one row if it has more; no loss depends on it."""
+    compile: bool = False
+    """Let PyTorch compile the layers: the first steps take minutes, later ones are faster on a GPU."""
     checkpoint_seconds: float = 600.0
     """A checkpoint is written when this much time has passed since the last one."""
 
     def __post_init__(self) -> None:
         _check_choices(self, {"deepspeed": get_args(DeepSpeed)})
-        _check_lowest(self, {"workers": 1, "micro_batch": 1})
+        _check_lowest(self, {"workers": 1, "micro_tokens": 1})
+        if self.compile and self.deepspeed != "none":
+            raise ValueError(f"compile = true needs deepspeed = 'none', not {self.deepspeed!r}")
 
     @property
     def distributed(self) -> bool:

@@ -40,7 +40,7 @@ class SizeSettings:
     tensor_parallel: int | None = None
     workers: int | None = None
     deepspeed: DeepSpeed | None = None
-    micro_batch: int | None = None
+    micro_tokens: int | None = None
 
     @property
     def given(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ _DEATHS = {"memory": 2, "process": 2, "node": 20}
 REST_SECONDS = 5.0
 """What ended for want of memory is gone by then."""
 _MEMORY = """\
-its node ran out of memory, and Ray ended its process, every time it was tried: use a smaller micro_batch or slots, \
+its node ran out of memory, and Ray ended its process, every time it was tried: use a smaller micro_tokens or slots, \
 fewer actors or workers at a time, or nodes with more memory"""
 _PLACED_AT_ONCE = 16
 

@@ -1,7 +1,7 @@
 """How many bytes one process of a stage needs at its peak: arithmetic on a model's numbers, without torch or a GPU.
 
     need = decoding([weak, weak], slots=64, new_tokens=2048, itemsize=2)
-    need = training(strong, rows=2, max_length=2048, workers=4, zero="zero3", itemsize=2, checkpointing=True)
+    need = training(strong, tokens=4096, workers=4, zero="zero3", itemsize=2, checkpointing=True)
     print(need)    # 41.2 GB
 
 A GB is 10^9 bytes. Weights, caches, gradients and optimizer states are exact, for they are tensors of known shapes;
@@ -133,8 +133,7 @@ def classifying(model: Architecture, *, tokens: int, itemsize: int) -> Need:
 def training(
     model: Architecture,
     *,
-    rows: int,
-    max_length: int,
+    tokens: int,
     workers: int,
     zero: str,
     itemsize: int,
@@ -142,7 +141,7 @@ def training(
     whole_logits: bool = False,
     trained: int | None = None,
 ) -> Need:
-    """Return what a training worker needs that takes `rows` sequences at a time.
+    """Return what a training worker needs that takes so many tokens at a time.
 
     With P parameters, N workers and b bytes per element, AdamW's states take 12 P bytes: master weights and two moments
     in float32 (Rajbhandari et al., 2020, "ZeRO", section 3.1). They are shared out as in its section 5:
@@ -159,7 +158,7 @@ def training(
     weights, states, host = _states(count, workers=workers, zero=zero, itemsize=itemsize)
     if frozen:
         weights += _frozen(frozen, workers=workers, zero=zero, itemsize=itemsize)
-    activations = _activations(model, tokens=rows * max_length, itemsize=itemsize, checkpointing=checkpointing,
+    activations = _activations(model, tokens=tokens, itemsize=itemsize, checkpointing=checkpointing,
                                whole_logits=whole_logits)  # fmt: skip
     backward = activations + _gathered(model.parameters, zero=zero, itemsize=itemsize)
     update = _update(count, workers=workers, zero=zero)
@@ -255,5 +254,5 @@ def _advice(need: Need) -> str:
     if need.cache:
         return "choose fewer slots"
     if need.states:
-        return "choose more workers, deepspeed = 'zero3' or 'zero3-offload', or a smaller micro_batch"
-    return "choose a smaller micro_batch, or a larger GPU"
+        return "choose more workers, deepspeed = 'zero3' or 'zero3-offload', or a smaller micro_tokens"
+    return "choose a smaller micro_tokens, or a larger GPU"

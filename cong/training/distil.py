@@ -96,7 +96,6 @@ def distilling_trainer(*, settings: dict[str, Any], parts: dict[str, Any], max_l
 
     from cong.training.distilling import DistillingTrainer, TopCollator
 
-    prepared = {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False}
-    config = SFTConfig(**settings, **prepared, max_length=max_length)
+    config = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=max_length)
     collator = TopCollator(pad_token_id=pad_token(parts["processing_class"]))
     return DistillingTrainer(args=config, data_collator=collator, loss=distillation_loss, **parts)

@@ -38,7 +38,7 @@ class DistillingTrainer(CompletionTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
-        logits, _ = response_logits(model, inputs)
+        logits, _ = response_logits(model, inputs, policy=self.model)
         teacher = {name: inputs[name] for name in TEACHER}
         losses = self._token_loss(logits=logits, **teacher)
         agreement = logits.argmax(dim=-1) == teacher["top_ids"][:, 0]

@@ -99,7 +99,7 @@ def weighted_trainer(*, settings: dict[str, Any], parts: dict[str, Any], beta: f
     """Return the trainer for pairs that carry a weight too."""
     from cong.training.trainers import WeightedTrainer
 
-    config = _config(settings, beta=beta, max_length=max_length, remove_unused_columns=False)
+    config = _config(settings, beta=beta, max_length=max_length)
     return WeightedTrainer(args=config, loss=partial(dpo_loss, beta=beta), **parts)
 
 

@@ -27,7 +27,6 @@ from cong.training.fitting import fitted
 from cong.training.job import Job, Schedule, TrainerFactory
 from cong.training.launch import launch
 from cong.training.lora import LoRA
-from cong.training.order import accumulation_steps
 from cong.training.reference import FrozenPass
 from cong.training.rows import TokenRows
 
@@ -108,32 +107,30 @@ class Finetune(Stage):
         check_model(self.model)
         check_ending_at_hand(self.model)
 
-    def execution(self, resources: Resources) -> Resources:
-        """Return what a profile sets for models of this size; a step smaller than its micro-batches is one of them."""
-        execution = super().execution(resources)
-        part, rest = divmod(self.global_batch_size, execution.training.workers)
-        if rest or part >= execution.training.micro_batch:
-            return execution
-        return execution.changed(micro_batch=part)
-
     def demand(self, resources: Resources) -> Demand:
         execution = self.execution(resources)
-        accumulation_steps(global_batch_size=self.global_batch_size, resources=execution)
+        self._check_workers(execution)
         return execution.training_demand()
+
+    def _check_workers(self, execution: Resources) -> None:
+        if self.global_batch_size < execution.training.workers:
+            raise ValueError(
+                f"global_batch_size = {self.global_batch_size} is fewer rows than there are workers, "
+                f"{execution.training.workers}"
+            )
 
     def parameters(self) -> int | None:
         return largest(self.model)
 
     def memory(self, resources: Resources) -> Need | None:
         execution, model = self.execution(resources), architecture_of(self.model)
-        checkpointing = execution.hardware.device == "cuda"
-        return model and self._need(model, execution, longest=self.max_length, checkpointing=checkpointing)
+        longest, on_gpu = self.SEQUENCES * self.max_length, execution.hardware.device == "cuda"
+        return model and self._need(model, execution, longest=longest, checkpointing=on_gpu)
 
     def _need(self, model: Architecture, execution: Resources, *, longest: int, checkpointing: bool) -> Need:
         return memory.training(
             model,
-            rows=self.SEQUENCES * execution.training.micro_batch,
-            max_length=longest,
+            tokens=max(longest, execution.training.micro_tokens),
             workers=execution.training.workers,
             zero=execution.training.deepspeed,
             itemsize=execution.hardware.itemsize,
@@ -164,7 +161,7 @@ class Finetune(Stage):
         return (self, *passes, *before)
 
     def run(self, ctx: Context) -> None:
-        accumulation_steps(global_batch_size=self.global_batch_size, resources=ctx.resources)
+        self._check_workers(ctx.resources)
         job = self._job(ctx)
         # A kill after the model was complete, but before the stage was published, repeats nothing.
         if not job.result.exists():
@@ -197,13 +194,14 @@ class Finetune(Stage):
         if not rows.lengths:
             raise NothingLeft(f"no row of {self.data.title} can be trained on: {rows.counts}")
         rows.save(job.tokens)
-        job = dataclasses.replace(self._fitted(job, longest=max(rows.lengths)), counts=rows.counts)
+        job = dataclasses.replace(self._fitted(job, longest=max(rows.tokens)), counts=rows.counts)
         launch(train, job, resources=job.resources, scratch=ctx.out / ".ray")
 
     def _fitted(self, job: Job, *, longest: int) -> Job:
-        """Return the job with the micro-batch, and where need be the checkpointing, by which it fits into memory."""
+        """Return the job with the micro-batches, and where need be the checkpointing, by which it fits into memory."""
         model = read_architecture(job.model / "config.json")
         if model is None:
             return job
         need = partial(self._need, model, longest=longest)
-        return fitted(job, need=lambda execution, checkpointing: need(execution, checkpointing=checkpointing).total)
+        total = lambda execution, checkpointing: need(execution, checkpointing=checkpointing).total  # noqa: E731
+        return fitted(job, longest=longest, need=total)

@@ -1,6 +1,6 @@
-"""The micro-batch that fits into memory: it follows the size of the model, its vocabulary and the longest row.
+"""The tokens at a time that fit into memory: they follow the size of the model, its vocabulary and the longest row.
 
-A profile's micro-batch is the most; gradients are summed up over a step's micro-batches, so its losses stay the same.
+A profile's `micro_tokens` are the most. Gradients are summed up over a step's micro-batches, so losses stay the same.
 """
 
 import dataclasses
@@ -14,21 +14,23 @@ PROCESS_BYTES = 0.7 * GB
 """What Python and the libraries take of a process beside tensors."""
 
 
-def fitted(job: Job, *, need: Callable[[Resources, bool], float]) -> Job:
+def fitted(job: Job, *, longest: int, need: Callable[[Resources, bool], float]) -> Job:
     """Return a job that fits into the profile's memory, if there is one; `need` gives bytes of tensors.
 
-    The largest micro-batch that fits is taken. Where none does, the smallest, with activations computed again.
+    The most tokens that fit are taken. Where none do, those of the `longest` row, with activations computed again.
     """
     resources = job.resources
     if resources.hardware.memory_gb is None or resources.hardware.device != "cpu":
         return job
     usable = resources.hardware.memory_gb * GB - PROCESS_BYTES
-    choices = [resources.changed(micro_batch=size) for size in micro_batches(job)]
+    choices = [resources.changed(micro_tokens=count) for count in micro_tokens(job, longest=longest)]
     found = next((choice for choice in choices if need(choice, False) <= usable), None)
     return dataclasses.replace(job, resources=found or choices[-1], checkpointing=found is None)
 
 
-def micro_batches(job: Job) -> list[int]:
-    """Return the micro-batches, the largest first, of which a whole number makes up a worker's part of a step."""
-    most, part = job.resources.training.micro_batch, job.schedule.global_batch_size // job.resources.training.workers
-    return [size for size in range(min(most, part), 0, -1) if part % size == 0]
+def micro_tokens(job: Job, *, longest: int) -> list[int]:
+    """Return the numbers of tokens to choose from: the profile's, and halves of it down to the longest row."""
+    counts = [max(job.resources.training.micro_tokens, longest)]
+    while counts[-1] // 2 >= longest:
+        counts.append(counts[-1] // 2)
+    return counts

@@ -15,6 +15,7 @@ from cong.graph.resources import Resources
 from cong.models.adapters import name_base
 from cong.models.weights import make_savable
 from cong.training import checkpoints
+from cong.training.blocks import cut
 from cong.training.job import Job
 from cong.training.order import row_order
 from cong.training.settings import arguments
@@ -30,9 +31,16 @@ def train(job: Job) -> None:
 
     dataset = ordered_rows(job)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
+    blocks = cut(
+        dataset["tokens"][:],
+        step=job.schedule.global_batch_size,
+        workers=job.resources.training.workers,
+        most=job.resources.training.micro_tokens,
+    )
     # Settings before the model: under ZeRO-3 it is loaded in parts, which it must know from them.
-    settings = arguments(job, steps=len(dataset) // job.schedule.global_batch_size)
+    settings = arguments(job, steps=len(dataset) // blocks.rows_per_step, accumulation=blocks.accumulation)
     parts = {
+        "blocks": blocks,
         "model": str(job.model),
         "train_dataset": dataset,
         "processing_class": tokenizer,
@@ -41,6 +49,7 @@ def train(job: Job) -> None:
     }
     trainer = job.trainer_factory(settings=settings, parts=parts)
     _silence(trainer)
+    prepare_layers(trainer, job.resources)
     if job.lora is None:
         make_savable(trainer.model)
     resumed = _resume(job, trainer)
@@ -129,6 +138,21 @@ def _callbacks(job: Job) -> list[Any]:
         Curves(metrics=job.metrics, progress=job.progress),
         TimedCheckpoints(seconds=job.resources.training.checkpoint_seconds, shape=shape),
     ]
+
+
+def prepare_layers(trainer: Any, resources: Resources) -> None:
+    """Set how the layers of a trainer's model run: on a GPU without copies of all weights in half precision."""
+    if resources.hardware.device == "cuda":
+        from accelerate.utils import AutocastKwargs
+
+        # A checkpointed layer uses its weights once per pass: copies of them would only be kept for nothing.
+        trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
+    if resources.training.compile:
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        for layer in trainer.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.compile(dynamic=True)
 
 
 def _silence(trainer: Any) -> None:

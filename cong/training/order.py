@@ -1,7 +1,7 @@
 """The order of the rows in a training: one list, a function of the stage's fields and of the number of rows.
 
-Each optimizer step reads `global_batch_size` consecutive entries. Ranks take micro-batches of it in turn, so the same
-rows form the same step whatever the number of workers and the micro-batch.
+Each optimizer step reads `global_batch_size` consecutive entries: the same rows form the same step whatever the number
+of workers and the size of micro-batches (`cong.training.blocks`).
 
     >>> order = row_order(lengths=[5, 3, 4], epochs=1, global_batch_size=2, seed=0)
     >>> len(order), set(order) == {0, 1, 2}
@@ -10,20 +10,6 @@ rows form the same step whatever the number of workers and the micro-batch.
 
 import random
 from collections.abc import Sequence
-
-from cong.graph.resources import Resources
-
-
-def accumulation_steps(*, global_batch_size: int, resources: Resources) -> int:
-    """Return how many micro-batches each worker adds up for a step; raise `ValueError` when there is a remainder."""
-    workers, micro_batch = resources.training.workers, resources.training.micro_batch
-    at_once = workers * micro_batch
-    if global_batch_size % at_once:
-        raise ValueError(
-            f"global_batch_size = {global_batch_size} is not a multiple of {at_once} = {workers} worker(s) x "
-            f"micro_batch {micro_batch}: choose a micro_batch that divides {global_batch_size / workers:g}"
-        )
-    return global_batch_size // at_once
 
 
 def row_order(*, lengths: Sequence[int], epochs: int, global_batch_size: int, seed: int) -> list[int]:

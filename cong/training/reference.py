@@ -61,7 +61,7 @@ class FrozenPass(Stage):
         execution, model = self.execution(resources), architecture_of(self.model)
         if model is None:
             return None
-        tokens = execution.training.micro_batch * self.SEQUENCES * self.max_length
+        tokens = max(execution.training.micro_tokens, self.SEQUENCES * self.max_length)
         itemsize = 4 if execution.training.deepspeed == "none" else execution.hardware.itemsize
         return memory.fused_scoring(model, tokens=tokens, itemsize=itemsize)
 
@@ -125,17 +125,19 @@ def _scorer(job: ReferenceJob, device: str) -> Compute:
     from trl.trainer.utils import add_fused_lm_head
 
     from cong.models.weights import load_checked
+    from cong.training.packing import pack_rows
     from cong.training.settings import weights_dtype
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
+    pack_rows(model)
     model.to(device).eval()
 
     def score(rows: list[Row]) -> list[Row]:
         tokens = preference_rows(tokenizer, rows, max_length=job.max_length).columns
         found = {}
-        for batch in _batches(tokens, size=job.resources.training.micro_batch):
+        for batch in _batches(tokens, most=job.resources.training.micro_tokens):
             chosen, rejected = pair_logprobs(model, batch, tokenizer=tokenizer, resources=job.resources)
             for pair, one, other in zip(batch, chosen.tolist(), rejected.tolist(), strict=True):
                 found[pair["prompt_id"]] = {"ref_chosen_logp": one, "ref_rejected_logp": other}
@@ -144,10 +146,13 @@ def _scorer(job: ReferenceJob, device: str) -> Compute:
     return score
 
 
-def _batches(tokens: dict[str, list[Any]], *, size: int) -> Iterator[list[Row]]:
+def _batches(tokens: dict[str, list[Any]], *, most: int) -> Iterator[list[Row]]:
+    from cong.training.blocks import neighbours
+
     pairs = [dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)]
     pairs.sort(key=lambda pair: len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"])))
-    yield from (pairs[start : start + size] for start in range(0, len(pairs), size))
+    counts = [2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
+    yield from (pairs[rows.start : rows.stop] for rows in neighbours(counts, most=most))
 
 
 def pair_logprobs(

@@ -5,16 +5,14 @@ from typing import Any
 
 from cong.graph.resources import Resources
 from cong.training.job import Job
-from cong.training.order import accumulation_steps
 
 _POINTS = 200
 """About as many points has a live curve, at least."""
 
 
-def arguments(job: Job, *, steps: int) -> dict[str, Any]:
-    """Return the settings that all of TRL's trainers share."""
+def arguments(job: Job, *, steps: int, accumulation: int) -> dict[str, Any]:
+    """Return the settings that all of TRL's trainers share, for steps of so many micro-batches of each worker."""
     schedule = job.schedule
-    accumulation = accumulation_steps(global_batch_size=schedule.global_batch_size, resources=job.resources)
     return {
         "output_dir": str(job.checkpoints),
         "learning_rate": schedule.learning_rate,
@@ -25,6 +23,9 @@ def arguments(job: Job, *, steps: int) -> dict[str, Any]:
         "seed": schedule.seed,
         # The order of all epochs is laid down in the dataset itself.
         "num_train_epochs": 1,
+        # A micro-batch is one block of rows.
+        "per_device_train_batch_size": 1,
+        "remove_unused_columns": False,
         "train_sampling_strategy": "sequential",
         "gradient_accumulation_steps": accumulation,
         "logging_steps": max(1, steps // _POINTS),
@@ -55,11 +56,11 @@ def weights_dtype(resources: Resources) -> str:
 def _execution(resources: Resources) -> dict[str, Any]:
     on_cpu = resources.hardware.device == "cpu"
     return {
-        "per_device_train_batch_size": resources.training.micro_batch,
         "use_cpu": on_cpu,
         "bf16": resources.hardware.dtype == "bfloat16",
-        # DeepSpeed's own Adam for the CPU is compiled for a minute; PyTorch's serves unless states are offloaded.
-        "optim": "adamw_torch",
+        # DeepSpeed's own Adam for the CPU is compiled for a minute; PyTorch's serves unless states are offloaded. On a
+        # GPU the fused one needs no temporaries as large as the weights.
+        "optim": "adamw_torch" if on_cpu else "adamw_torch_fused",
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": not on_cpu,
         "model_init_kwargs": {"device_map": None, "dtype": weights_dtype(resources)},

@@ -228,17 +228,16 @@ def _looker(job: TopJob, device: str) -> Compute:
         tokens = completion_rows(tokenizer, rows, max_length=job.max_length, keep=KEY)
         made = [dict(zip(tokens.columns, values, strict=True)) for values in zip(*tokens.columns.values(), strict=True)]
         made.sort(key=lambda row: len(row["input_ids"]))
-        batches = _batches(made, size=job.resources.training.micro_batch)
-        return [found for batch in batches for found in _rows(job, loaded, batch, tokenizer=tokenizer)]
+        return [found for batch in _batches(made) for found in _rows(job, loaded, batch, tokenizer=tokenizer)]
 
     return look
 
 
-def _batches(rows: list[Row], *, size: int) -> Iterator[list[Row]]:
-    """Neighbouring rows of rising length, at most `size` and `MOST_TOKENS` with padding; a longer one stands alone."""
+def _batches(rows: list[Row]) -> Iterator[list[Row]]:
+    """Neighbouring rows of rising length, at most `MOST_TOKENS` with padding; a longer one stands alone."""
     batch: list[Row] = []
     for row in rows:
-        if batch and (len(batch) == size or (len(batch) + 1) * len(row["input_ids"]) > MOST_TOKENS):
+        if batch and (len(batch) + 1) * len(row["input_ids"]) > MOST_TOKENS:
             yield batch
             batch = []
         batch.append(row)

@@ -13,7 +13,9 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from cong.data import WEIGHT
 from cong.models.weights import load_checked
+from cong.training.blocks import BlockCollator, BlockRows, Blocks
 from cong.training.lora import LoRA
+from cong.training.packing import Packing, pack_rows, packs
 
 
 def score_responses_only() -> None:
@@ -28,11 +30,11 @@ def score_responses_only() -> None:
 class _Quiet(Trainer):
     """Neither a network call at the start nor a README in every checkpoint; one GPU per process.
 
-    A point of the curve is the mean over the tokens, or rows, of its steps. TRL's is the mean of the micro-batches'
-    means, which depends on how a step is split.
+    A micro-batch is a block of rows, and no padding of it is computed. A point of the curve is the mean over the
+    tokens, or rows, of its steps. TRL's is the mean of the micro-batches' means, which depends on how a step is split.
     """
 
-    def __init__(self, *, args: Any, model: Any, lora: LoRA | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, args: Any, model: Any, blocks: Blocks, lora: LoRA | None = None, **kwargs: Any) -> None:
         # A lone process that sees several GPUs would otherwise be refused: it trains on the first.
         args._n_gpu = min(args.n_gpu, 1)
         self._weights: defaultdict[str, list[float]] = defaultdict(list)
@@ -42,6 +44,18 @@ class _Quiet(Trainer):
             # Matrices are drawn right after this: the same ones whatever was drawn while the model was loaded.
             torch.manual_seed(args.seed)
         super().__init__(args=args, model=policy, **kwargs)
+        trained: Any = self.model
+        pack_rows(trained if lora is None else trained.get_base_model())
+        self.train_dataset: Any = BlockRows(rows=self.train_dataset, blocks=blocks)
+        self.data_collator = BlockCollator(self.data_collator)
+        self._rows_per_step = blocks.rows_per_step
+
+    def share_of(self, rows: int) -> float:
+        """Return what the mean over so many rows counts in a step, given that the caller averages over micro-batches.
+
+        Multiplied by it, means over the rows of blocks become the mean over the rows of the whole step.
+        """
+        return rows * self.args.gradient_accumulation_steps * self.accelerator.num_processes / self._rows_per_step
 
     def weigh(self, **counts: torch.Tensor) -> None:
         """Say of how many tokens or rows of this process the next value of each metric is the mean."""
@@ -92,10 +106,21 @@ class CachedReferenceTrainer(_Quiet, DPOTrainer):
         return dataset
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        chosen, rejected = (side.sum() for side in inputs["completion_mask"][:, 1:].chunk(2))
+        self._weigh_metrics(inputs["completion_mask"])
+        return super().compute_loss(model, inputs, *args, **kwargs) * self.share_of(len(inputs["input_ids"]) // 2)
+
+    def _weigh_metrics(self, completion_mask: torch.Tensor) -> None:
+        chosen, rejected = (side.sum() for side in completion_mask[:, 1:].chunk(2))
         tokens = {"entropy": chosen + rejected, "mean_token_accuracy": chosen}
         self.weigh(**tokens, **{"logits/chosen": chosen, "logits/rejected": rejected})
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        pairs = torch.tensor(len(completion_mask) // 2, device=completion_mask.device)
+        self.weigh(**dict.fromkeys(PAIR_METRICS, pairs))
+
+
+PAIR_METRICS = (
+    "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
+)  # fmt: skip
+"""Those of TRL's preference trainer that are means over pairs."""
 
 
 def note(trainer: Any, **values: torch.Tensor) -> None:
@@ -135,7 +160,7 @@ class PairTrainer(CachedReferenceTrainer):
         logps = _logps(model, inputs, scored=responses)
         means = logps.sum(dim=1) / responses[:, 1:].sum(dim=1)
         chosen, rejected = means.chunk(2)
-        loss = self._pair_loss(chosen=chosen, rejected=rejected).mean()
+        loss = self._pair_loss(chosen=chosen, rejected=rejected).mean() * self.share_of(len(chosen))
         margins = chosen - rejected
         note(self, **{"logps/chosen": chosen, "logps/margins": margins, "rewards/accuracies": margins > 0})
         if self._likelihood:
@@ -173,7 +198,7 @@ class WeightedTrainer(CachedReferenceTrainer):
         super().__init__(**kwargs)
         refuse_experts(self)
         # The trainer's own collator in all else: padding and the cut are those of plain DPO.
-        self.data_collator = WeightedCollator(**vars(self.data_collator))
+        self.data_collator = BlockCollator(WeightedCollator(**vars(self.data_collator.collate)))
         self._pair_loss = loss
 
     def compute_loss(
@@ -185,7 +210,7 @@ class WeightedTrainer(CachedReferenceTrainer):
         margins = self.beta * (ratios["chosen"] - ratios["rejected"])
         note(self, **{"logps/chosen": chosen, "logps/rejected": rejected, "rewards/margins": margins})
         note(self, **{"rewards/accuracies": margins > 0, WEIGHT: inputs[WEIGHT]})
-        return (inputs[WEIGHT] * self._pair_loss(**ratios)).mean()
+        return (inputs[WEIGHT] * self._pair_loss(**ratios)).mean() * self.share_of(len(chosen))
 
 
 def _logps(model: Any, inputs: Any, *, scored: torch.Tensor) -> torch.Tensor:
@@ -232,7 +257,8 @@ class MatchingTrainer(CompletionTrainer):
             policy, mask = policy.sum(dim=1, keepdim=True), mask.any(dim=1, keepdim=True)
         reference, weak_ratio = inputs["reference"], inputs["weak_ratio"]
         note(self, strong_ratio=(policy - reference)[mask], weak_ratio=weak_ratio[mask])
-        return self._row_loss(policy=policy, reference=reference, weak_ratio=weak_ratio, mask=mask).mean()
+        losses = self._row_loss(policy=policy, reference=reference, weak_ratio=weak_ratio, mask=mask)
+        return losses.mean() * self.share_of(len(losses))
 
 
 class ConfidenceTrainer(CompletionTrainer):
@@ -248,7 +274,7 @@ class ConfidenceTrainer(CompletionTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         assert num_items_in_batch is not None, "the trainer no longer counts the tokens of a step"
-        logits, labels = response_logits(model, inputs)
+        logits, labels = response_logits(model, inputs, policy=self.model)
         weight = self._weight(step=self.state.global_step, steps=self.state.max_steps)
         losses = self._token_loss(logits=logits, labels=labels, weight=weight)
         accuracy = logits.argmax(dim=-1) == labels
@@ -257,12 +283,17 @@ class ConfidenceTrainer(CompletionTrainer):
         return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
 
-def response_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits (tokens x vocabulary) and labels of the response tokens of a batch."""
-    labels = inputs["labels"][:, 1:]
+def response_logits(model: Any, inputs: Any, *, policy: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits (tokens x vocabulary) and labels of the response tokens of a batch; `policy` is the bare model."""
+    ids, attended, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+    if packs(policy):
+        packing = Packing.of(attended, model=policy)
+        labels = packing.pack_labels(labels)[:, 1:]
+        batch = packing.inputs(ids)
+    else:
+        labels, batch = labels[:, 1:], {"input_ids": ids, "attention_mask": attended}
     # The head is applied where some row has a response token: most of a batch's prompts and padding are spared.
     columns = (labels != -100).any(dim=0).nonzero().flatten()
     labels = labels[:, columns]
-    ids, attended = inputs["input_ids"], inputs["attention_mask"]
-    logits = model(input_ids=ids, attention_mask=attended, use_cache=False, logits_to_keep=columns).logits
+    logits = model(**batch, use_cache=False, logits_to_keep=columns).logits
     return logits[labels != -100].float(), labels[labels != -100]

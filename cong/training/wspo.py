@@ -140,8 +140,7 @@ def matching_trainer(
 
     from cong.training.trainers import MatchingCollator, MatchingTrainer
 
-    prepared = {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False}
-    config = SFTConfig(**settings, **prepared, max_length=max_length)
+    config = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=max_length)
     collator = MatchingCollator(pad_token_id=pad_token(parts["processing_class"]), per_token=per_token)
     return MatchingTrainer(args=config, data_collator=collator, loss=loss, per_token=per_token, **parts)
 
@@ -256,11 +255,14 @@ def _scorer(job: LogprobJob, device: str) -> Compute:
     from trl.trainer.utils import add_fused_lm_head
 
     from cong.models.weights import load_checked
+    from cong.training.blocks import neighbours
+    from cong.training.packing import pack_rows
     from cong.training.settings import weights_dtype
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     model: Any = load_checked(AutoModelForCausalLM, job.model, dtype=weights_dtype(job.resources))
     add_fused_lm_head(model)
+    pack_rows(model)
     model.to(device).eval()
 
     def score(rows: list[Row]) -> list[Row]:
@@ -268,8 +270,9 @@ def _scorer(job: LogprobJob, device: str) -> Compute:
         made = [dict(zip(tokens.columns, values, strict=True)) for values in zip(*tokens.columns.values(), strict=True)]
         made.sort(key=lambda row: len(row["input_ids"]))
         found = []
-        for start in range(0, len(made), job.resources.training.micro_batch):
-            batch = made[start : start + job.resources.training.micro_batch]
+        counts = [len(row["input_ids"]) for row in made]
+        for rows_at_once in neighbours(counts, most=job.resources.training.micro_tokens):
+            batch = made[rows_at_once.start : rows_at_once.stop]
             logps = response_logps(model, batch, pad=pad_token(tokenizer), resources=job.resources)
             found += [_output(*pair, max_length=job.max_length) for pair in zip(batch, logps, strict=True)]
         return found
