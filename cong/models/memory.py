@@ -139,6 +139,7 @@ def training(
     itemsize: int,
     checkpointing: bool,
     whole_logits: bool = False,
+    fused: bool = False,
     trained: int | None = None,
 ) -> Need:
     """Return what a training worker needs that takes so many tokens at a time.
@@ -152,16 +153,18 @@ def training(
         zero3-offload   nothing stays; (2 b + 12) P / N of main memory (Ren et al., 2021, "ZeRO-Offload")
 
     Where an adapter of `trained` parameters is trained, only those have gradients, states and a master copy. A step's
-    own memory comes on top: the larger of a backward pass and an update.
+    own memory comes on top: the larger of a backward pass and an update, which has no temporaries with a `fused` AdamW.
     """
     frozen, count = (0, model.parameters) if trained is None else (model.parameters, trained)
     weights, states, host = _states(count, workers=workers, zero=zero, itemsize=itemsize)
     if frozen:
         weights += _frozen(frozen, workers=workers, zero=zero, itemsize=itemsize)
-    activations = _activations(model, tokens=tokens, itemsize=itemsize, checkpointing=checkpointing,
+    # Autocast leaves what layers hand on in the dtype of the weights, of which it makes copies.
+    between = 4 if zero == "none" else itemsize
+    activations = _activations(model, tokens=tokens, itemsize=itemsize, between=between if checkpointing else None,
                                whole_logits=whole_logits)  # fmt: skip
-    backward = activations + _gathered(model.parameters, zero=zero, itemsize=itemsize)
-    update = _update(count, workers=workers, zero=zero)
+    backward = activations + _gathered(model.parameters, zero=zero, itemsize=itemsize, kept=not checkpointing)
+    update = 0 if fused and zero == "none" else _update(count, workers=workers, zero=zero)
     return Need(weights=weights, states=states, working=max(backward, update), host=host)
 
 
@@ -181,10 +184,13 @@ def _frozen(count: float, *, workers: int, zero: str, itemsize: int) -> float:
     return {"none": 4 * count, "zero2": itemsize * count, "zero3": itemsize * count / workers}.get(zero, 0)
 
 
-def _gathered(count: float, *, zero: str, itemsize: int) -> float:
-    """Copies of weights and gradients on their way: gathered parameters and the reduction's bucket, or autocast's."""
+def _gathered(count: float, *, zero: str, itemsize: int, kept: bool) -> float:
+    """Copies of weights and gradients on their way: gathered parameters and the reduction's bucket, or autocast's.
+
+    Those of autocast are `kept` for the backward pass; a checkpointed layer makes them again.
+    """
     if zero == "none":
-        return itemsize * count if itemsize == 2 else 0
+        return itemsize * count if itemsize == 2 and kept else 0
     live = 0 if zero == "zero2" else min(count, _LIVE)
     return itemsize * (live + min(count, _BUCKET))
 
@@ -199,15 +205,15 @@ def _update(count: float, *, workers: int, zero: str) -> float:
     return 8 * (min(share, _SUB_GROUP) if zero == "zero3" else share)
 
 
-def _activations(model: Architecture, *, tokens: int, itemsize: int, checkpointing: bool, whole_logits: bool) -> float:
+def _activations(model: Architecture, *, tokens: int, itemsize: int, between: int | None, whole_logits: bool) -> float:
     """What a backward pass finds saved, and what it makes of it.
 
-    With checkpointing the input of every layer is kept, and one layer at a time computed again (Chen et al., 2016);
-    the head comes before the first of them.
+    With checkpointing the input of every layer is kept, of `between` bytes per element, and one layer at a time
+    computed again (Chen et al., 2016); the head comes before the first of them.
     """
     saved = _saved_bytes(model, itemsize)
     transient = saved + 2 * itemsize * model.inner + 8 * model.width
-    kept = model.layers * (itemsize * model.width if checkpointing else saved) + 8 * model.width
+    kept = model.layers * (saved if between is None else between * model.width) + 8 * model.width
     if whole_logits:
         head = tokens * model.vocabulary * _LOGIT_BYTES + itemsize * model.embeddings
     else:

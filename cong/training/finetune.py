@@ -135,6 +135,7 @@ class Finetune(Stage):
             zero=execution.training.deepspeed,
             itemsize=execution.hardware.itemsize,
             checkpointing=checkpointing,
+            fused=execution.hardware.device == "cuda",
             whole_logits=self.WHOLE_LOGITS,
             trained=self.lora.parameters(model) if self.lora else None,
         )
