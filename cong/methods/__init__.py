@@ -23,6 +23,7 @@ from cong.methods.measures import (
     naive_samples,
 )
 from cong.methods.proxy import evaluate_proxy, proxy_sft, w2s_opd
+from cong.methods.raven import committee_pairs, member_agreement, raven
 from cong.methods.rows import (
     JudgeOfPairs,
     aux_conf,
@@ -95,6 +96,7 @@ __all__ = [
     "by_truth",
     "ceiling",
     "ceiling_sft",
+    "committee_pairs",
     "compete",
     "confident_pairs",
     "cong",
@@ -116,6 +118,7 @@ __all__ = [
     "filtered",
     "gap_ends",
     "heldout_score",
+    "member_agreement",
     "misfit",
     "naive_samples",
     "onward",
@@ -126,6 +129,7 @@ __all__ = [
     "pair_agreement",
     "probe_quality",
     "proxy_sft",
+    "raven",
     "safe_cong",
     "search",
     "search_sft",
