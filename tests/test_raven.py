@@ -47,9 +47,9 @@ def test_members_and_rates_are_stages_of_their_own_that_share_pairs_and_the_refe
 
 
 def test_every_committee_runs_end_to_end(small_run, tmp_path):
-    settings = {"families": ("qwen",), "strong": "7B", "rate": 1.0}
+    settings = {"families": ("qwen",), "strong": "1.5B", "rate": 1.0}
     # Several steps: at the first one the student has not moved, and no weight can.
-    given = small.small_scale(batch=8)
+    given = small.small_scale(batch=16)
     results, blocks = run_experiment(EXPERIMENT, small_run.store, settings, tmp_path, given=given)
     for committee, third in (("in distribution", "qwen 3B"), ("out of distribution", "qwen 1.5B (shifted)")):
         names = ["qwen 1.5B", "llama 1.5B", third]
