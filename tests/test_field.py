@@ -153,9 +153,9 @@ def test_every_method_of_the_field_runs_end_to_end(small_run, tmp_path):
     results, blocks = run_experiment(EXPERIMENT, small_run.store, settings, tmp_path)
     rows = table(blocks, "qwen, 1.5B to 7B")
     assert list(rows) == [
-        "Weak", "Weak (aligned)", "Base", "Weak SFT (pre)", "Weak SFT (post)", "Bootstrapped", "Best-of-n SFT",
-        "WeakTeacher", "CW-PO", "WSPO", "ExPO (WeakTeacher)", "ConG-S", "ConG", "CW-ConG", "ExPO (ConG)",
-        "Ceiling (SFT)", "Ceiling", "Best of 16 (strong)", "Search 2x2", "Search 4x4", "Search SFT",
+        "Weak", "Weak (aligned)", "Base", "Weak SFT (pre)", "Weak SFT (post)", "Bootstrapped", "Selective",
+        "Trust", "Best-of-n SFT", "WeakTeacher", "CW-PO", "WSPO", "ExPO (WeakTeacher)", "ConG-S", "ConG", "CW-ConG",
+        "ExPO (ConG)", "Ceiling (SFT)", "Ceiling", "Best of 16 (strong)", "Search 2x2", "Search 4x4", "Search SFT",
         "Proxy (untrained)", "Proxy SFT", "W2S-OPD",
     ]  # fmt: skip
     interval = r"-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]"

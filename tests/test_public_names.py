@@ -10,7 +10,7 @@ from pathlib import Path
 PUBLIC = Path(__file__).parent / "data" / "public_names.txt"
 MODULES = (
     "cong.methods", "cong.decoding", "cong.experiment", "cong.generation", "cong.scoring", "cong.search",
-    "cong.training", "cong.evaluation", "cong.data", "cong.models", "cong.scales", "cong.report",
+    "cong.training", "cong.probing", "cong.evaluation", "cong.data", "cong.models", "cong.scales", "cong.report",
 )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cong"
 LEVELS = (
     "errors", "graph", "models", "data", "decoding", "generation", "sandbox", "synthetic", "scoring", "search",
-    "evaluation", "training", "scales", "methods", "experiment", "report", "paper", "tracking", "run", "publish",
-    "align", "submit", "cli",
+    "evaluation", "training", "probing", "scales", "methods", "experiment", "report", "paper", "tracking", "run",
+    "publish", "align", "submit", "cli",
 )  # fmt: skip
 """From the lowest to the highest: a package imports only what stands before it."""
 

@@ -1,6 +1,7 @@
 """Rows of data: what they look like, where prompts and benchmarks come from, how final answers are found."""
 
 from cong.data.rows import (
+    MARGINS,
     PAIRS,
     PROMPTS,
     REFERENCE,
@@ -19,6 +20,7 @@ from cong.data.rows import (
 )
 
 __all__ = [
+    "MARGINS",
     "PAIRS",
     "PROMPTS",
     "REFERENCE",

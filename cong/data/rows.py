@@ -25,6 +25,8 @@ REFERENCE = "reference"
 """Column of prompts, and of the responses to them, that holds what a response is checked against."""
 WEIGHT = "weight"
 """Column of pairs by which a training may multiply their losses."""
+MARGINS = "margins"
+"""Column of pairs with one number per member of a committee: by how much it prefers the chosen response."""
 
 Row = dict[str, Any]
 

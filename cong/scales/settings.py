@@ -74,6 +74,8 @@ class Scale:
     """Of Stage II."""
     tasks: Callable[[int], TaskSettings]
     """Seed to the downstream tasks."""
+    committee_rate: float = 1e-3
+    """Learning rate of the weights of RAVEN's members: that of its paper, for some ten thousand steps."""
     ladder: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Per family all of its sizes, the smallest first; a family that it lacks has those of `sizes`."""
     gpu: bool = False

@@ -73,6 +73,8 @@ def tiny_scale(domain: str = "chat") -> Scale:
         aux_conf=AuxConfSettings(learning_rate=5e-4, epochs=2, **steps),
         wspo=WSPOSettings(beta=0.1, learning_rate=5e-4, **steps),
         distil=DistilSettings(learning_rate=1.5e-4, epochs=2, **steps),
+        # Some tens of steps have to carry the members' weights as far as ten thousand do in the paper.
+        committee_rate=0.2,
         rejected=diverse,
         dpo=DPOSettings(learning_rate=5e-5, **steps),
         tasks=lambda seed: TaskSettings(

@@ -4,6 +4,7 @@ pairs = BestAgainstWorst(scored=Score(responses=candidates, judge=RewardModel(mo
 """
 
 from cong.scoring.best import BestOfN
+from cong.scoring.committee import CommitteePairs, MemberAgreement
 from cong.scoring.difference import ScoreDifference
 from cong.scoring.functions import FunctionReward, reward_from
 from cong.scoring.pairs import BestAgainstWorst, ConfidentPairs, PairAgreement, PreferencePairs
@@ -17,11 +18,13 @@ __all__ = [
     "AnswerMatch",
     "BestAgainstWorst",
     "BestOfN",
+    "CommitteePairs",
     "ConfidentPairs",
     "ExactReward",
     "FunctionReward",
     "ImplicitReward",
     "Likelihood",
+    "MemberAgreement",
     "ModelReward",
     "PairAgreement",
     "PreferencePairs",

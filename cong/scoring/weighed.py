@@ -109,7 +109,7 @@ class AgreementByWeight(Stage):
         return LITTLE
 
     def run(self, ctx: Context) -> None:
-        known = self._rewards(ctx)
+        known = rewards_by_text(ctx, self.scored)
         pairs = read_rows(ctx.path(self.pairs) / PAIRS)
         judged = [(row[WEIGHT], _preference(row, known)) for row in sorted(pairs, key=lambda row: row["prompt_id"])]
         found = sorted(((weight, share) for weight, share in judged if share is not None), key=lambda one: one[0])
@@ -121,16 +121,17 @@ class AgreementByWeight(Stage):
                 means = {"chosen_better": _mean(shares), WEIGHT: _mean(weights)}
                 ctx.summary(**{f"{name}_{number}": value for name, value in means.items()})
 
-    def _rewards(self, ctx: Context) -> dict[tuple[str, str], float]:
-        """Return rewards by prompt and text; the mean where a text was drawn several times."""
-        found: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for stage in self.scored:
-            rows = read_rows(ctx.path(stage) / SCORES, columns=("prompt_id", "response", "reward"))
-            check_finite(rows, columns=("reward",), source=stage.title)
-            for row in rows:
-                if row["reward"] is not None:
-                    found[row["prompt_id"], row["response"]].append(row["reward"])
-        return {key: _mean(rewards) for key, rewards in found.items()}
+
+def rewards_by_text(ctx: Context, stages: Sequence[Stage]) -> dict[tuple[str, str], float]:
+    """Return the rewards of scores by prompt and text; the mean where a text was drawn several times."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for stage in stages:
+        rows = read_rows(ctx.path(stage) / SCORES, columns=("prompt_id", "response", "reward"))
+        check_finite(rows, columns=("reward",), source=stage.title)
+        for row in rows:
+            if row["reward"] is not None:
+                found[row["prompt_id"], row["response"]].append(row["reward"])
+    return {key: _mean(rewards) for key, rewards in found.items()}
 
 
 def confidence(gap: float, *, beta: float) -> float:

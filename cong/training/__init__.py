@@ -13,6 +13,7 @@ from cong.training.dpo import DPO
 from cong.training.extrapolated import Extrapolated
 from cong.training.lora import LoRA
 from cong.training.orpo import ORPO
+from cong.training.raven import Raven
 from cong.training.reference import ReferenceLogprobs
 from cong.training.sft import SFT
 from cong.training.simpo import SimPO
@@ -28,6 +29,7 @@ __all__ = [
     "Distil",
     "Extrapolated",
     "LoRA",
+    "Raven",
     "ReferenceLogprobs",
     "ResponseLogprobs",
     "SimPO",

@@ -59,10 +59,13 @@ class DPO(Finetune):
         found = [reference[prompt_id] for prompt_id in prompt_ids]
         rows.columns["ref_chosen_logps"] = [row["ref_chosen_logp"] for row in found]
         rows.columns["ref_rejected_logps"] = [row["ref_rejected_logp"] for row in found]
-        if self.weighted:
-            weights = _weights(pairs, source=self.data.title)
-            rows.columns[WEIGHT] = [weights[prompt_id] for prompt_id in prompt_ids]
+        for name, values in self.further_columns(pairs).items():
+            rows.columns[name] = [values[prompt_id] for prompt_id in prompt_ids]
         return rows
+
+    def further_columns(self, pairs: Sequence[Row]) -> dict[str, dict[str, Any]]:
+        """Return by name and prompt what else of a pair the loss needs."""
+        return {WEIGHT: _weights(pairs, source=self.data.title)} if self.weighted else {}
 
     def trainer_factory(self) -> TrainerFactory:
         if self.weighted:
@@ -92,18 +95,18 @@ def preference_trainer(*, settings: dict[str, Any], parts: dict[str, Any], beta:
     """Return TRL's trainer for pairs that carry their reference log-probabilities."""
     from cong.training.trainers import CachedReferenceTrainer
 
-    return CachedReferenceTrainer(args=_config(settings, beta=beta, max_length=max_length), **parts)
+    return CachedReferenceTrainer(args=preference_config(settings, beta=beta, max_length=max_length), **parts)
 
 
 def weighted_trainer(*, settings: dict[str, Any], parts: dict[str, Any], beta: float, max_length: int) -> Any:
     """Return the trainer for pairs that carry a weight too."""
     from cong.training.trainers import WeightedTrainer
 
-    config = _config(settings, beta=beta, max_length=max_length)
+    config = preference_config(settings, beta=beta, max_length=max_length)
     return WeightedTrainer(args=config, loss=partial(dpo_loss, beta=beta), **parts)
 
 
-def _config(settings: dict[str, Any], **own: Any) -> Any:
+def preference_config(settings: dict[str, Any], **own: Any) -> Any:
     from trl.trainer.dpo_config import DPOConfig
 
     # All dropout but that of an adapter is off during training, whoever sets it (`cong.training.dropout`).
