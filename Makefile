@@ -30,7 +30,7 @@ DS_BUILD_OPS=0 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isol
 $(1)/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
 endef
 
-.PHONY: quickstart smollm2 test test-quick coverage test-vllm check setup clean
+.PHONY: quickstart smollm2 test pytest test-quick coverage test-vllm check setup clean
 
 quickstart: setup
 	$(BIN)/cong run experiments/quickstart.py
@@ -40,7 +40,11 @@ smollm2: setup
 	$(BIN)/cong mirror
 	$(BIN)/cong run experiments/smollm2.py $(ARGS)
 
-test: check
+# Both at the same time: pyright keeps one core busy for a minute, and tests of clusters wait now and then.
+test: setup
+	@$(MAKE) --no-print-directory --jobs=2 pytest check
+
+pytest: setup
 	$(BIN)/python -m pytest $(TWO_PROCESSES) --durations=25
 
 # The inner loop: no Ray, no cluster, no kills.

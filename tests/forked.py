@@ -14,17 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = [
-    "pytest", "psutil", "datasets", "matplotlib.figure", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
-    "transformers.trainer", "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer", "cong.training.trainers",
-    "cong.training.callbacks", "cong.decoding.slots",
-]  # fmt: skip
+import pytest
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(LIBRARIES)
+_CONTEXT.set_forkserver_preload(["preloaded"])
 
 
 class Forked:
@@ -34,6 +32,7 @@ class Forked:
         with tempfile.NamedTemporaryFile(prefix="output-", delete=False) as output:
             self._output = Path(output.name)
         given = (function, arguments, env, str(cwd), str(self._output))
+        _start_server()
         self._process: BaseProcess = _CONTEXT.Process(target=_become, args=given)
         self._process.start()
         atexit.register(self._end)
@@ -71,6 +70,13 @@ class Forked:
         if self.poll() is None:
             self.send_signal(signal.SIGKILL)
         self._output.unlink(missing_ok=True)
+
+
+def _start_server() -> None:
+    """Start the process to fork from, unless it runs; it finds what it is to import by this variable alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
 
 
 def _become(function: Callable[..., Any], arguments: tuple, env: dict[str, str], cwd: str, output: str) -> None:

@@ -165,7 +165,9 @@ def test_an_unreachable_cluster_is_one_clear_line(tmp_path):
 
 def test_an_unreachable_tracker_is_one_clear_line(tmp_path):
     uri = "http://user:hunter2@127.0.0.1:1"
-    code, output = commands.cong("run", str(QUICKSTART), "--store", str(tmp_path), env={"MLFLOW_TRACKING_URI": uri})
+    (tmp_path / "alone.toml").write_text("[cluster]\nray = false\n")
+    where = ["--store", str(tmp_path), "--profile", str(tmp_path / "alone.toml")]
+    code, output = commands.cong("run", str(QUICKSTART), *where, env={"MLFLOW_TRACKING_URI": uri})
     assert code == 2
     assert "MLflow at http://127.0.0.1:1 does not answer" in output.splitlines()[-1]
     assert "hunter2" not in output

@@ -38,9 +38,11 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1",
                    "--backend-store-uri", f"sqlite:///{self.directory}/mlflow.db",
                    "--artifacts-destination", str(self.directory / "artifacts")]  # fmt: skip
+        # Without jobs such as judging traces, for which it starts a dozen processes.
+        env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         # In a session of its own, so that its workers end with it.
         self.process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+            command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
         )
         end = time.monotonic() + 90
         while time.monotonic() < end:

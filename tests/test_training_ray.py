@@ -1,6 +1,7 @@
 """Training by Ray Train workers: the same losses as one plain worker, and recovery of a lost worker."""
 
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from test_training_resume import wait_for_step
 from test_training_tiny import dpo, losses, run, sft, summary
 
-from cong.training import LoRA
+from cong.training import LoRA, ReferenceLogprobs
 
 ZERO3 = {"workers": 2, "deepspeed": "zero3", "micro_tokens": 40}
 
@@ -36,6 +37,7 @@ def test_two_zero3_workers_of_which_one_is_killed_give_the_losses_of_one_plain_w
     # Not a multiple of the batch: the last step of an epoch has fewer rows.
     stage = make(tmp_path, rows=38, epochs=4, **settings)
     undisturbed = run(stage, tmp_path / "plain")
+    _copy_reference(stage, tmp_path / "plain", tmp_path / "killed")
     out = tmp_path / "killed" / stage.name / stage.slug
     failed: list[BaseException] = []
     training = threading.Thread(target=_train, args=(stage, tmp_path / "killed", failed))
@@ -52,6 +54,13 @@ def test_two_zero3_workers_of_which_one_is_killed_give_the_losses_of_one_plain_w
     assert {path.name for path in (out / "model").iterdir()} == {
         path.name for path in (undisturbed / "model").iterdir()
     }
+
+
+def _copy_reference(stage, plain: Path, killed: Path) -> None:
+    """Two workers compute reference log-probabilities in the test above; here the training alone is to run on them."""
+    for reference in (item for item in stage.inputs if isinstance(item, ReferenceLogprobs)):
+        place = Path(reference.name) / reference.slug
+        shutil.copytree(plain / place, killed / place)
 
 
 def _train(stage, root: Path, failed: list[BaseException]) -> None:

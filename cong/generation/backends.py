@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cong.errors import UserError
 from cong.generation.loading import check_anchor, check_vocabularies, load_models, load_tokenizers
+from cong.graph.libraries import import_libraries
 from cong.graph.resources import Resources
 from cong.models import LocalModel
 from cong.models.chat import load_tokenizer
@@ -76,6 +77,7 @@ def make_engine(
 
     Raises `UserError` for models that do not match, whose files do not fit, or that this engine cannot decode.
     """
+    import_libraries("cong.decoding")
     import torch
 
     from cong.decoding import Decoding

@@ -12,6 +12,7 @@ from cong.data.conversations import CARRIED
 from cong.data.formatting import STOP_TOKEN, TOKENS, prompt_tokens, response_text
 from cong.data.map_rows import map_rows
 from cong.generation.backends import backend_note, make_engine
+from cong.graph.libraries import import_libraries
 from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.models import LocalModel
@@ -62,6 +63,7 @@ class Decoder:
     """Holds the models on one device and decodes rows as slots become free."""
 
     def __init__(self, job: DecodeJob) -> None:
+        import_libraries("cong.decoding")
         from transformers.utils import logging
 
         logging.disable_progress_bar()

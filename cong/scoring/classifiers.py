@@ -17,6 +17,7 @@ from typing import Any
 from cong.data import Row
 from cong.data.conversations import conversation
 from cong.errors import UserError
+from cong.graph.libraries import import_libraries
 from cong.graph.resources import Resources
 from cong.models.chat import load_tokenizer
 from cong.models.memory import CLASSIFIED_TOKENS
@@ -42,6 +43,7 @@ class Classifier:
         label: int | None = None,
         reads: Reads = "chat",
     ) -> None:
+        import_libraries("cong.decoding")
         import torch
         from transformers import AutoModelForSequenceClassification
 

@@ -7,6 +7,7 @@ from cong.data import REFERENCE, Row
 from cong.data.formatting import ResponseTokens, prompt_tokens
 from cong.data.programs import program_of
 from cong.generation.loading import check_vocabularies, load_models, load_tokenizers
+from cong.graph.libraries import import_libraries
 from cong.graph.resources import Resources
 from cong.sandbox import Limits, run_many
 from cong.scoring.scored import UNCHECKED, scored
@@ -41,6 +42,7 @@ class LogprobScorer:
     """Worker that holds a weak pair and computes implicit rewards, or one model and computes likelihoods."""
 
     def __init__(self, directories: tuple[Path, ...], resources: Resources) -> None:
+        import_libraries("cong.decoding")
         import torch
 
         from cong.decoding.models import common_positions, common_rope_end, common_vocab_size, stop_token_ids

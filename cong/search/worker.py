@@ -17,6 +17,7 @@ from cong.data.formatting import STOP_TOKEN, TOKENS, prompt_tokens, response_tex
 from cong.errors import UserError
 from cong.generation.backends import make_engine
 from cong.generation.decode import response_row
+from cong.graph.libraries import import_libraries
 from cong.graph.resources import Resources
 from cong.scoring.scorers import LogprobScorer, Tokens
 from cong.search.beams import Beam, best, distinct
@@ -70,6 +71,7 @@ class Searcher:
     """Holds three models on one device and searches rows."""
 
     def __init__(self, job: SearchJob) -> None:
+        import_libraries("cong.decoding")
         from transformers.utils import logging
 
         logging.disable_progress_bar()

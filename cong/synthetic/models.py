@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cong.data.finite import check_finite_weights
+from cong.graph.libraries import import_libraries
 from cong.models.architecture import Architecture
 from cong.synthetic.domain import Document, Domain
 from cong.synthetic.tokenizer import STYLES, Family
@@ -112,6 +113,7 @@ def pretrain(
     checkpoint_dir: str | Path | None = None,
 ) -> dict[str, float]:
     """Train a model from scratch on the world's corpus; returns its loss per response token on unseen prompts."""
+    import_libraries("torch", "transformers.models.auto.modeling_auto")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_dir))

@@ -4,6 +4,7 @@ It keeps no state of its own: called again after a kill, it continues from the l
 """
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from cong.data.finite import check_finite_weights
 from cong.graph.journal import replace_text, truncate_metrics
+from cong.graph.libraries import import_libraries
 from cong.graph.resources import Resources
 from cong.models.adapters import name_base
 from cong.models.weights import make_savable
@@ -64,6 +66,7 @@ def train(job: Job) -> None:
 
 def prepare_process(resources: Resources) -> None:
     """Set what holds for the whole process: threads, no bars in the log, and a head that skips prompt tokens."""
+    import_libraries("cong.training.trainers")
     import torch
     from transformers.utils import logging
 
@@ -78,13 +81,26 @@ def prepare_process(resources: Resources) -> None:
 def _connect(resources: Resources) -> None:
     """Let DeepSpeed communicate on a CPU, which it would not find out by itself."""
     if resources.training.deepspeed != "none" and resources.hardware.device == "cpu":
+        import_libraries("deepspeed", "deepspeed.ops")
         import deepspeed
         import deepspeed.ops
 
+        _leave_out_the_compiler()
         # A kernel for inference alone, which would be compiled here first. A worker that dies meanwhile leaves a lock
         # behind that all later ones wait for.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+
+
+def _leave_out_the_compiler() -> None:
+    """Import the one module of DeepSpeed that imports torch's compiler: its optimizer is not used here."""
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        import_libraries("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        del os.environ["TORCHDYNAMO_DISABLE"]
+        os.environ |= {} if before is None else {"TORCHDYNAMO_DISABLE": before}
 
 
 def ordered_rows(job: Job) -> Any:
