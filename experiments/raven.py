@@ -1,11 +1,11 @@
 """RAVEN: several weak pairs teach one strong model, in distribution and under a shift
 
-Three members label pairs of the strong model's candidates by their implicit rewards: the smallest size of a family,
-that of another family, and a third. In distribution the third is the family's next size; out of distribution it is the
-smallest size again, but of another world (another seed's; at scales whose models do not depend on the seed, aligned in
-another domain), whose labels are wrong here. RAVEN learns the members' weights beside the student. Controls: uniform
-weights, each member alone, the best of these (chosen by the true reward of the students), and the member whose student
-has the smallest misfit (chosen without labels).
+Three members label pairs of the strong model's candidates, two per prompt, by their implicit rewards: the smallest size
+of a family, that of another family, and a third. In distribution the third is the family's next size; out of
+distribution it is the smallest size again, but of another world (another seed's; at scales whose models do not depend
+on the seed, aligned in another domain), whose labels are wrong here. RAVEN learns the members' weights beside the
+student. Controls: uniform weights, each member alone, the best of these (chosen by the true reward of the students),
+and the member whose student has the smallest misfit (chosen without labels).
 
     cong run experiments/raven.py --set seeds=0,1,2,3,4
     cong run experiments/raven.py --set families=llama --set strong=7B --set rate=0.05

@@ -1,8 +1,10 @@
 """Pairs of a committee: which are made, what each member says of them, and how often it is right."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
@@ -17,7 +19,7 @@ from cong.data.prompts import LocalFile, PromptFile
 from cong.errors import NothingLeft
 from cong.graph.stage import Stage
 from cong.scoring import CommitteePairs, MemberAgreement, Reward, Score
-from cong.scoring.committee import agree
+from cong.scoring.committee import Pairing, agree
 
 
 class First(Reward):
@@ -45,8 +47,10 @@ def rows(rewards: Mapping[str, Sequence[float | None]]) -> list[dict]:
     ]
 
 
-def committee(tables: Sequence[Mapping[str, Sequence[float | None]]], tmp_path: Path) -> tuple[list[dict], dict]:
-    stage = CommitteePairs(scored=SCORED[: len(tables)])
+def committee(
+    tables: Sequence[Mapping[str, Sequence[float | None]]], tmp_path: Path, *, pairing: Pairing = "extremes"
+) -> tuple[list[dict], dict]:
+    stage = CommitteePairs(scored=SCORED[: len(tables)], pairing=pairing)
     files: dict[Stage, dict[str, list[dict]]] = {
         one: {SCORES: rows(table)} for one, table in zip(stage.scored, tables, strict=True)
     }
@@ -82,6 +86,18 @@ def test_a_member_that_would_have_it_the_other_way_round_has_a_margin_below_0(tm
     assert (results["pairs"], results["agreed"]) == (1, 0)
 
 
+def test_drawn_are_the_first_two_that_differ_whatever_the_members_say_of_others(tmp_path):
+    tables = [{"a": [0.0, 1.0, 9.0], "b": [3.0, 0.0, -9.0]}, {"a": [2.0, 0.0, 9.0], "b": [3.0, 0.0, -9.0]}]
+    pairs, results = committee(tables, tmp_path, pairing="drawn")
+    assert {frozenset((pair["chosen"], pair["rejected"])) for pair in pairs} == {
+        frozenset(("a0", "a1")), frozenset(("b0", "b1")),
+    }  # fmt: skip
+    # The first is as the members have it in the mean: the second's gap is larger than the first's.
+    assert [pair["chosen"] for pair in pairs] == ["a0", "b0"]
+    assert [[margin > 0 for margin in pair[MARGINS]] for pair in pairs] == [[False, True], [True, True]]
+    assert results["agreed"] == 1
+
+
 def test_candidates_that_a_member_has_not_scored_and_prompts_without_a_preference_are_left_out(tmp_path):
     tables = [{"a": [9.0, 1.0, 0.0], "b": [1.0, 1.0]}, {"a": [None, 1.0, 0.0], "b": [2.0, 2.0]}]
     (pair,), results = committee(tables, tmp_path)
@@ -100,6 +116,9 @@ def test_a_committee_of_none_or_of_different_responses_is_refused():
     with pytest.raises(ValueError, match="one member at least"):
         CommitteePairs(scored=())
     other = Score(responses=PromptFile(file=LocalFile(path=small.__file__)), judge=Second())
+    wrong: Any = "best"
+    with pytest.raises(ValueError, match="pairing = 'best' is not one of"):
+        CommitteePairs(scored=SCORED, pairing=wrong)
     with pytest.raises(ValueError, match="different responses"):
         CommitteePairs(scored=(SCORED[0], other))
 
@@ -123,9 +142,10 @@ def test_the_accuracy_of_a_member_is_how_often_the_truth_has_the_pair_its_way_ro
     assert results["accuracy_2"] == pytest.approx((0 + 0 + 0.5) / 3)
 
 
-def test_a_committee_of_one_weak_pair_has_the_pairs_of_weak_teacher(small_run):
+def test_the_extremes_of_a_committee_of_one_weak_pair_are_the_pairs_of_weak_teacher(small_run):
     t = methods.transition("qwen", weak="1.5B", strong="1.5B", scale=small.small_scale())
-    ours, theirs = methods.committee_pairs(t, members=(t.implicit,)), methods.weak_teacher(t).data
+    drawn, theirs = methods.committee_pairs(t, members=(t.implicit,)), methods.weak_teacher(t).data
+    ours = dataclasses.replace(drawn, pairing="extremes")
     run(small_run.store, ours, theirs)
     one, other = (read_rows(small_run.store.directory(stage) / PAIRS) for stage in (ours, theirs))
     sides = ("prompt_id", "chosen", "rejected")

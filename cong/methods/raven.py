@@ -24,7 +24,7 @@ def raven(t: Transition, *, members: Sequence[Reward], rate: float | None = None
 
 
 def committee_pairs(t: Transition, *, members: Sequence[Reward]) -> CommitteePairs:
-    """The strong model's candidates, best against worst by the mean of all members, with what each says of them."""
+    """The first two candidates of the strong model that differ, with what each member says of them."""
     own = t.candidates(t.strong)
     return CommitteePairs(scored=tuple(Score(responses=own, judge=member) for member in members))
 

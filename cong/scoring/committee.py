@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cong.data import MARGINS, PAIRS, SCORES, Row, read_rows, write_rows
 from cong.data.conversations import MESSAGES
@@ -24,26 +24,33 @@ from cong.graph.work import LITTLE, Work
 from cong.scoring.score import Score
 from cong.scoring.weighed import rewards_by_text
 
+Pairing = Literal["drawn", "extremes"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CommitteePairs(Stage):
-    """Of every prompt's candidates the best against the worst by the mean of all members, with each member's margin.
+    """Of every prompt two candidates with each member's margin, first the one that all in the mean like better.
 
-    The column `margins` holds one number per member, in its standard deviations; below 0 the member would have the pair
-    the other way round. A candidate that a member has not scored is left out; a prompt is dropped, and counted, when
-    its candidates are all the same text or have the same mean.
+    They are the first two `drawn` that differ: no member has a say in which are compared. Or they are the `extremes`,
+    best against worst by the mean of all members, where the weight of a member can hardly matter any more: such a pair
+    is seldom turned by fewer members. The column `margins` holds one number per member, in its standard deviations;
+    below 0 the member would have the pair the other way round. A candidate that a member has not scored is left out; a
+    prompt is dropped, and counted, when its candidates are all the same text, or no member prefers one of the two.
     """
 
     scored: tuple[Score, ...]
+    pairing: Pairing = "drawn"
 
     def __post_init__(self) -> None:
+        if self.pairing not in ("drawn", "extremes"):
+            raise ValueError(f"pairing = {self.pairing!r} is not one of drawn, extremes")
         if not self.scored:
             raise ValueError("a committee has one member at least")
         if len({stage.responses.fingerprint for stage in self.scored}) > 1:
             raise ValueError("the members of a committee have scored different responses")
 
     def label(self) -> str:
-        return f"members={len(self.scored)}"
+        return f"members={len(self.scored)},{self.pairing}"
 
     def work(self, resources: Resources) -> Work:
         return LITTLE
@@ -58,13 +65,14 @@ class CommitteePairs(Stage):
     def run(self, ctx: Context) -> None:
         candidates = self._candidates(ctx)
         scales = _standardize(candidates)
-        extremes = [_extremes(rows) for rows in candidates.values()]
-        pairs = [pair for pair in extremes if pair["chosen"] != pair["rejected"] and pair["chosen_reward"] > 0]
+        two = _extremes if self.pairing == "extremes" else _drawn
+        every = [_pair(*two(rows)) for rows in candidates.values()]
+        pairs = [pair for pair in every if pair["chosen"] != pair["rejected"] and any(pair[MARGINS])]
         if not pairs:
             raise NothingLeft("no pair is left: all responses of a prompt are the same, or their rewards are")
         write_rows(ctx.out / PAIRS, pairs)
         agreed = sum(agree(pair[MARGINS]) for pair in pairs)
-        ctx.summary(pairs=len(pairs), agreed=agreed, dropped=len(extremes) - len(pairs))
+        ctx.summary(pairs=len(pairs), agreed=agreed, dropped=len(every) - len(pairs))
         for number, scale in enumerate(scales, start=1):
             ctx.summary(**{f"deviation_{number}": scale})
 
@@ -105,9 +113,18 @@ def _standardize(candidates: dict[str, list[Row]]) -> list[float]:
     return scales
 
 
-def _extremes(rows: list[Row]) -> Row:
+def _extremes(rows: list[Row]) -> tuple[Row, Row]:
     best = max(rows, key=lambda row: (_mean(row["rewards"]), -row["sample"]))
-    worst = min(rows, key=lambda row: (_mean(row["rewards"]), row["sample"]))
+    return best, min(rows, key=lambda row: (_mean(row["rewards"]), row["sample"]))
+
+
+def _drawn(rows: list[Row]) -> tuple[Row, Row]:
+    first, *others = sorted(rows, key=lambda row: row["sample"])
+    second = next((row for row in others if row["response"] != first["response"]), first)
+    return (first, second) if _mean(first["rewards"]) >= _mean(second["rewards"]) else (second, first)
+
+
+def _pair(best: Row, worst: Row) -> Row:
     margins = [one - other for one, other in zip(best["rewards"], worst["rewards"], strict=True)]
     return {
         "prompt_id": best["prompt_id"],
