@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from cong.errors import NothingLeft
 from cong.graph.demand import Demand
 from cong.graph.fingerprint import LATER
+from cong.graph.libraries import import_libraries
 from cong.graph.need import Need
 from cong.graph.resources import Resources
 from cong.graph.stage import Context, Stage
@@ -185,6 +186,7 @@ class Finetune(Stage):
         )
 
     def _train(self, ctx: Context, job: Job) -> None:
+        import_libraries("cong.decoding")
         from transformers import AutoTokenizer
 
         from cong.training.loop import train
