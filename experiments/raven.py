@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from cong import methods
 from cong.experiment import Cell, Result, Results
 from cong.methods import BASE, CEILING, Transition
-from cong.paper.setups import Setups
 from cong.report import Block, Entry, Table, Text, ranked_table
 from cong.report.misfit import Candidate, least_misfit
 from cong.report.recovery import recovered, share_text, unranked
@@ -40,15 +39,18 @@ NOTE = (
 def cells(
     scale,
     *,
-    setups: Setups = Setups(),
+    families: tuple[str, ...] | None = None,
+    seeds: tuple[int, ...] = (0,),
+    weak: str | None = None,
+    strong: str | None = None,
     rate: float | None = None,
     easy: float = 0.5,
     shift: str | None = None,
 ) -> list[Cell]:
     found = []
-    for family in setups.families or (scale.longest,):
-        for seed in setups.seeds:
-            sizes = _sizes(scale, family, setups)
+    for family in families or (scale.longest,):
+        for seed in seeds:
+            sizes = _sizes(scale, family, weak=weak, strong=strong)
             members = _members(scale, family, sizes=sizes, seed=seed, shift=shift)
             t = next(iter(members.values()))
             axes = {"family": family, "seed": seed, "strong": sizes[-1]}
@@ -61,12 +63,12 @@ def cells(
     return found
 
 
-def _sizes(scale: Scale, family: str, setups: Setups) -> tuple[str, str, str]:
+def _sizes(scale: Scale, family: str, *, weak: str | None, strong: str | None) -> tuple[str, str, str]:
     """Return the smallest two sizes of a family and that of the strong model, by default its largest."""
     if family not in scale.sizes:
         raise ValueError(f"families={family}: there are {', '.join(scale.sizes)}")
     ladder = scale.sizes_of(family)
-    weak, strong = setups.weak or ladder[0], setups.strong or ladder[-1]
+    weak, strong = weak or ladder[0], strong or ladder[-1]
     for name, size in (("weak", weak), ("strong", strong)):
         if size not in ladder:
             raise ValueError(f"{name}={size}: the sizes are {', '.join(ladder)}")
