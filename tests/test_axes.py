@@ -36,7 +36,7 @@ OTHER = {
     "path": ("1.5B", "7B"),
     "prompts": 128,
     "raters": 2,
-    "rate": 0.2,
+    "rate": 0.3,
     "ratings": ("ann.csv",),
     "rounds": 3,
     "seeds": (1, 2),
