@@ -8,7 +8,7 @@ from trl.trainer.utils import add_fused_lm_head
 from cong.decoding.sizing import architecture
 from cong.training import packed_attention
 from cong.training.packed_attention import Rows, by_groups, largest_error
-from cong.training.packing import Packing, pack_rows, packs
+from cong.training.packing import FAMILIES, Packing, pack_rows, packs
 from cong.training.trainers import response_logits
 
 LENGTHS = (17, 3, 16, 1, 9)
@@ -30,9 +30,6 @@ def model(family: str, *, packed: bool, **settings):
         pack_rows(made)
         assert packs(made)
     return made
-
-
-FAMILIES = ["qwen2", "qwen3", "llama", "mistral", "gemma3_text", "gpt2", "opt", "phi3"]
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +106,11 @@ def test_whole_logits_of_response_tokens_come_in_the_order_of_the_rows():
     torch.testing.assert_close(packed, padded, atol=1e-5, rtol=0)
 
 
-def test_a_model_whose_attention_cannot_be_replaced_is_computed_with_its_padding():
-    made = tiny_model("qwen2", seed=0, attn_implementation="eager")
+@pytest.mark.parametrize(
+    ("family", "settings"), [("qwen2", {"attn_implementation": "eager"}), ("mamba", {}), ("lfm2", {})]
+)
+def test_a_model_that_is_not_known_to_pack_is_computed_with_its_padding(family, settings):
+    made = tiny_model(family, seed=0, **settings)
     add_fused_lm_head(made)
     before = made(**batch(), fused_lm_head=True).log_probs
     pack_rows(made)

@@ -5,8 +5,8 @@
     model(input_ids=ids_BT, attention_mask=mask_BT, labels=labels_BT, fused_lm_head=True).log_probs   # (B, T - 1)
 
 B rows of at most T tokens hold N tokens. The losses go on seeing padded tensors of one number per token; what is large,
-hidden states and logits, has N lines. Models with other attention than PyTorch's own, and mixtures of experts whose
-balancing loss counts padding, run on the padded batch as before.
+hidden states and logits, has N lines. Architectures that are not listed run on the padded batch: one whose layers mix
+neighbouring tokens otherwise than by attention would mix rows.
 """
 
 import dataclasses
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from cong.decoding.sizing import architecture
 from cong.training.packed_attention import NAME, Rows, agrees
+
+FAMILIES = ("gemma", "gemma3_text", "gpt2", "llama", "mistral", "opt", "phi", "phi3", "qwen2", "qwen3")
+"""Architectures (`model_type`) whose packed batches were compared with padded ones."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,13 +73,13 @@ class Packing:
 
 
 def packs(model: Any) -> bool:
-    """Tell whether a model runs on packed rows: `pack_rows` was called, and its attention can be replaced."""
+    """Tell whether a model runs on packed rows: `pack_rows` was called, and could replace its attention."""
     return model.config._attn_implementation == NAME
 
 
 def pack_rows(model: Any) -> None:
     """Let passes with `fused_lm_head=True` compute a batch without its padding, where the model can."""
-    if not _can(model):
+    if model.config.model_type not in FAMILIES or model.config._attn_implementation != "sdpa":
         return
     model.config._attn_implementation = NAME
     padded: Callable[..., Any] = model.forward
@@ -100,12 +103,6 @@ def pack_rows(model: Any) -> None:
         return _unpacked(output, packing)
 
     model.forward = types.MethodType(forward, model)
-
-
-def _can(model: Any) -> bool:
-    config = model.config.get_text_config()
-    experts = getattr(config, "output_router_logits", None) is not None
-    return model.config._attn_implementation == "sdpa" and model._supports_attention_backend and not experts
 
 
 def _half(model: Any) -> torch.dtype | None:
