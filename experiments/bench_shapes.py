@@ -21,11 +21,13 @@ from typing import Any
 
 import torch
 from bench_decoding import SIZES, build_model
+from bench_texts import Texts
 from bench_tools import device_limits, spread
 from transformers import TrainerCallback
 from transformers.utils import logging
 
 from cong.graph.resources import Resources
+from cong.models import LocalModel
 from cong.training import DPO, SFT
 from cong.training.blocks import cut
 from cong.training.job import Job, Schedule
@@ -105,10 +107,6 @@ def build_job(arguments: argparse.Namespace, directory: Path) -> Job:
     """A job as a stage makes it; only its settings are used."""
     stage = {"sft": SFT, "dpo": DPO}[arguments.kind]
     chosen: dict[str, Any] = {"beta": 0.1} if arguments.kind == "dpo" else {}
-    from bench_training import Texts
-
-    from cong.models import LocalModel
-
     made: Any = stage(
         model=LocalModel(path=str(directory)),
         data=Texts(count=arguments.rows),

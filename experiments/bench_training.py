@@ -4,6 +4,7 @@ Both train the same model on the same texts for the same epochs; tokenizing, ref
 model saving are counted, imports are not. Every run has a process of its own, and the runs take turns.
 
     python experiments/bench_training.py --rows 1024 --epochs 2 --repeats 3
+    python experiments/bench_training.py --model checkpoints/SmolLM2 --joined 6 --rows 32 --batch 16 --epochs 1
 """
 
 import argparse
@@ -16,34 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_texts import Texts, save_model
 from bench_tools import Run, measure, spread
 
-from cong.data import PAIRS, RESPONSES, read_rows, write_rows
+from cong.data import PAIRS, RESPONSES, read_rows
 from cong.graph.plan import make_plan
 from cong.graph.resources import Resources, load_profile
 from cong.graph.runner import Runner
-from cong.graph.stage import Context, Stage
+from cong.graph.stage import Context
 from cong.graph.store import Store
 from cong.models import LocalModel
-from cong.synthetic.world import World, make_documents
 
-BATCH, BETA, RATE, LONGEST = 32, 0.5, 1e-4, 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class Texts(Stage):
-    """Documents of the synthetic world as responses, and as pairs with another document's response rejected."""
-
-    count: int
-
-    def run(self, ctx: Context) -> None:
-        documents = make_documents(World(), count=2 * self.count, seed=0)
-        both = list(zip(documents[: self.count], documents[self.count :], strict=True))
-        rows = [{"prompt_id": f"{i:06d}", "prompt": one.prompt} for i, (one, _) in enumerate(both)]
-        pairs = [row | {"chosen": a.response, "rejected": b.response} for row, (a, b) in zip(rows, both, strict=True)]
-        good = {"error": None, "finish_reason": "stop"}
-        write_rows(ctx.out / PAIRS, pairs)
-        write_rows(ctx.out / RESPONSES, [row | {"response": row["chosen"]} | good for row in pairs])
+BETA, RATE, LONGEST = 0.5, 1e-4, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +40,27 @@ class Task:
     directory: str
     rows: int
     epochs: int
+    batch: int
+    joined: int
+
+    @property
+    def texts(self) -> Texts:
+        return Texts(count=self.rows, joined=self.joined)
 
     @property
     def stage(self) -> Any:
         from cong.training import DPO, SFT
 
         make = {"dpo": DPO, "sft": SFT}[self.kind]
-        settings = {"learning_rate": RATE, "epochs": self.epochs, "global_batch_size": BATCH, "max_length": LONGEST}
+        settings = {
+            "learning_rate": RATE,
+            "epochs": self.epochs,
+            "global_batch_size": self.batch,
+            "max_length": LONGEST,
+        }
         settings |= {"beta": BETA} if self.kind == "dpo" else {}
         model = LocalModel(path=f"{self.directory}/model")
-        return make(model=model, data=Texts(count=self.rows), **settings)
-
-
-def save_model(directory: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from cong.synthetic.models import build_config
-    from cong.synthetic.tokenizer import build_tokenizer
-
-    build_tokenizer(World(), family="qwen", directory=directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(build_config("qwen", "7B", tokenizer)).save_pretrained(directory)
+        return make(model=model, data=self.texts, **settings)
 
 
 def run_ours(task: Task, store: Store) -> list[float]:
@@ -92,10 +75,10 @@ def run_trl(task: Task, store: Store, *, same_batches: bool = False) -> list[flo
     from transformers import AutoTokenizer
 
     make, config = trl_classes()[task.kind]
-    chosen: dict[str, Any] = {"gradient_accumulation_steps": BATCH // 8, "num_train_epochs": task.epochs}
+    chosen: dict[str, Any] = {"gradient_accumulation_steps": task.batch // 8, "num_train_epochs": task.epochs}
     if same_batches:
         chosen = {
-            "per_device_train_batch_size": BATCH, "num_train_epochs": 1, "train_sampling_strategy": "sequential",
+            "per_device_train_batch_size": task.batch, "num_train_epochs": 1, "train_sampling_strategy": "sequential",
             "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "gradient_checkpointing": False,
         }  # fmt: skip
     if task.kind == "dpo":
@@ -105,7 +88,7 @@ def run_trl(task: Task, store: Store, *, same_batches: bool = False) -> list[flo
     chosen |= {"use_cpu": True, "bf16": False, "model_init_kwargs": {"device_map": None, "dtype": "float32"}}
     chosen |= {"learning_rate": RATE, "logging_steps": 1, "report_to": "none", "disable_tqdm": True}
     arguments = config(output_dir=str(out), **chosen)
-    source = store.directory(Texts(count=task.rows)) / PAIRS
+    source = store.directory(task.texts) / PAIRS
     rows = read_rows(source)
     if same_batches:
         rows = [rows[index] for index in our_order(task, rows)]
@@ -142,7 +125,7 @@ def our_order(task: Task, rows: list[dict]) -> list[int]:
         tokens = preference_rows(tokenizer, rows, max_length=LONGEST)
     else:
         tokens = completion_rows(tokenizer, responses, max_length=LONGEST)
-    return row_order(lengths=tokens.lengths, epochs=task.epochs, global_batch_size=BATCH, seed=0)
+    return row_order(lengths=tokens.lengths, epochs=task.epochs, global_batch_size=task.batch, seed=0)
 
 
 def _dataset(rows: list[dict], kind: str) -> Any:
@@ -179,7 +162,7 @@ def child(task: Task) -> None:
         store = Store(Path(name))
         store.prepare()
         resources = Resources(name="bench").changed(ray=False, actors=0)
-        Runner(store=store, resources=resources).run(make_plan({"a": Texts(count=task.rows)}, store))
+        Runner(store=store, resources=resources).run(make_plan({"a": task.texts}, store))
         if task.side == "same":
             print(json.dumps({"losses": run_trl(task, store, same_batches=True)}))
             return
@@ -203,7 +186,7 @@ def start(task: Task) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def count_tokens(directory: Path, *, kind: str, rows: int) -> int:
+def count_tokens(directory: Path, texts: Texts, *, kind: str) -> int:
     """Tokens of all sequences of one epoch."""
     from transformers import AutoTokenizer
 
@@ -211,7 +194,7 @@ def count_tokens(directory: Path, *, kind: str, rows: int) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(directory / "model")
     with tempfile.TemporaryDirectory() as name:
-        Texts(count=rows).run(
+        texts.run(
             Context(out=Path(name), root=Path(name), resources=Resources(name="bench"), locate=lambda _: Path(name))
         )
         if kind == "dpo":
@@ -219,13 +202,10 @@ def count_tokens(directory: Path, *, kind: str, rows: int) -> int:
         return sum(completion_rows(tokenizer, read_rows(Path(name) / RESPONSES), max_length=LONGEST).tokens)
 
 
-def compare(kind: str, directory: Path, *, rows: int, epochs: int, repeats: int) -> dict[str, Any]:
+def compare(kind: str, directory: Path, *, repeats: int, **load: int) -> dict[str, Any]:
     """Both sides in turn; rates in tokens per second, and how far the losses on the same batches are apart."""
-    tokens = epochs * count_tokens(directory, kind=kind, rows=rows)
-    tasks = {
-        side: Task(kind=kind, side=side, directory=str(directory), rows=rows, epochs=epochs)
-        for side in ("ours", "trl", "same")
-    }
+    tasks = {side: Task(kind=kind, side=side, directory=str(directory), **load) for side in ("ours", "trl", "same")}
+    tokens = load["epochs"] * count_tokens(directory, tasks["ours"].texts, kind=kind)
     runs: dict[str, list[Run]] = {"ours": [], "trl": []}
     ours: list[float] = []
     for _ in range(repeats):
@@ -274,6 +254,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["dpo", "sft"], choices=["dpo", "sft"])
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--joined", type=int, default=1, help="most documents of a response")
+    parser.add_argument("--model", type=Path, help="directory of a checkpoint; a tiny one is made without")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("bench_training.png"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -282,8 +265,11 @@ def main() -> None:
         child(Task(**json.loads(arguments.child)))
         return
     with tempfile.TemporaryDirectory() as name:
-        save_model(Path(name) / "model")
-        settings = {"rows": arguments.rows, "epochs": arguments.epochs, "repeats": arguments.repeats}
+        if arguments.model:
+            (Path(name) / "model").symlink_to(arguments.model.resolve())
+        else:
+            save_model(Path(name) / "model")
+        settings = {key: getattr(arguments, key) for key in ("rows", "epochs", "batch", "joined", "repeats")}
         results = [compare(kind, Path(name), **settings) for kind in arguments.kinds]
     for result in results:
         print(json.dumps(result, indent=1))
