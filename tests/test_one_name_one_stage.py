@@ -137,7 +137,7 @@ def test_two_stages_of_one_directory_in_one_graph_are_refused(store):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled(Stage):
+class Captioned(Stage):
     text: str
 
     def label(self):
@@ -150,15 +150,15 @@ class Labelled(Stage):
 
 @pytest.mark.parametrize("text", ["x" * 246, "x" * 247, "x" * 5000, "ß" * 200, "日本" * 90, "🙂é" * 300])
 def test_a_label_of_any_length_is_a_directory(store, text):
-    stage = Labelled(text=text)
+    stage = Captioned(text=text)
     run(store, stage)
-    run(store, stage, force=("Labelled",))
+    run(store, stage, force=("Captioned",))
     assert store.is_complete(stage)
     assert stage.slug.endswith(stage.fingerprint[:8])
 
 
 def test_a_label_that_was_short_enough_names_its_directory_as_before():
-    stage = Labelled(text="y" * 246)
+    stage = Captioned(text="y" * 246)
     assert stage.slug == f"{'y' * 246}-{stage.fingerprint[:8]}"
 
 
