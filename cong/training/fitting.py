@@ -10,8 +10,8 @@ from cong.graph.need import GB
 from cong.graph.resources import Resources
 from cong.training.job import Job
 
-PROCESS_BYTES = 0.7 * GB
-"""What Python and the libraries take of a process beside tensors."""
+PROCESS_BYTES = 1.0 * GB
+"""What Python, the libraries and the gaps between tensors take of a process: 1.0 GB in trainings of SmolLM2-135M."""
 
 
 def fitted(job: Job, *, longest: int, need: Callable[[Resources, bool], float]) -> Job:
