@@ -1,5 +1,7 @@
 """How the rows of a step are cut into micro-batches."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,15 @@ def test_neighbouring_rows_are_read_together_up_to_a_number_of_tokens(tokens, mo
     batches = neighbours(tokens, most=most)
     assert [row for batch in batches for row in batch] == list(range(len(tokens)))
     assert all(len(batch) == 1 or sum(tokens[row] for row in batch) <= most for batch in batches)
+
+
+@given(st.lists(st.integers(1, 50)).map(sorted), st.integers(1, 80))
+def test_padded_rows_are_read_together_up_to_a_number_of_tokens_with_padding(tokens, most):
+    batches = neighbours(tokens, most=most, padded=True)
+    assert [row for batch in batches for row in batch] == list(range(len(tokens)))
+    assert all(len(batch) == 1 or len(batch) * tokens[batch[-1]] <= most for batch in batches)
+    # None could have taken the next row too.
+    assert all((len(one) + 1) * tokens[other[0]] > most for one, other in itertools.pairwise(batches))
 
 
 @pytest.mark.parametrize("workers", [2, 3])

@@ -20,8 +20,9 @@ from cong.graph.resources import Resources
 from cong.graph.stage import Context
 from cong.graph.work import Usage, Work
 from cong.models import architecture_of, describe, memory, model_dir
+from cong.training.blocks import neighbours
 from cong.training.launch import launch
-from cong.training.parts import Compute, compute_parts
+from cong.training.parts import Compute, compute_parts, frozen_pass
 from cong.training.reference import FrozenPass, pad_token
 from cong.training.rows import completion_rows
 
@@ -174,7 +175,9 @@ def _reader(job: StateJob, device: str) -> Compute:
             for row_id, ids, (start, end) in zip(tokens["row_id"], tokens["input_ids"], spans, strict=True)
         ]
         made.sort(key=lambda row: len(row["ids"]))
-        return [row for batch in _batches(made) for row in _states(job, model, batch, pad=pad_token(tokenizer))]
+        batches = neighbours([len(row["ids"]) for row in made], most=MOST_TOKENS, padded=True)
+        parts = (made[rows.start : rows.stop] for rows in batches)
+        return [row for part in parts for row in _states(job, model, part, pad=pad_token(tokenizer))]
 
     return read
 
@@ -183,18 +186,6 @@ def _span(labels: "np.ndarray", of: str) -> tuple[int, int]:
     """Return where the tokens begin and end whose states are read."""
     start = int((labels != -100).argmax())
     return (0, start) if of == "prompt" else (start, len(labels))
-
-
-def _batches(rows: list[Row]) -> Iterator[list[Row]]:
-    """Neighbouring rows of rising length, at most `MOST_TOKENS` with padding."""
-    batch: list[Row] = []
-    for row in rows:
-        if batch and (len(batch) + 1) * len(row["ids"]) > MOST_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _states(job: StateJob, model: Any, rows: list[Row], *, pad: int) -> Iterator[Row]:
@@ -206,8 +197,7 @@ def _states(job: StateJob, model: Any, rows: list[Row], *, pad: int) -> Iterator
         ids[place, : len(row["ids"])] = torch.as_tensor(row["ids"].astype("int64"))
     lengths = torch.tensor([len(row["ids"]) for row in rows], device=model.device)
     attended = (torch.arange(longest, device=model.device) < lengths[:, None]).long()
-    mixed = job.resources.hardware.dtype == "bfloat16" and job.resources.training.deepspeed == "none"
-    with torch.no_grad(), torch.autocast(job.resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
+    with frozen_pass(job.resources):
         states = _layer(model, ids, attended, layer=job.layer)
     for row, state in zip(rows, states, strict=True):
         span = state[row["start"] : len(row["ids"])].float()

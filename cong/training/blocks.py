@@ -53,14 +53,18 @@ def _spread(rows: range, tokens: Sequence[int], *, blocks: int) -> list[list[int
     return parts
 
 
-def neighbours(tokens: Sequence[int], *, most: int) -> list[range]:
-    """Cut neighbouring rows into batches of at most `most` tokens; a longer row is a batch of its own."""
+def neighbours(tokens: Sequence[int], *, most: int, padded: bool = False) -> list[range]:
+    """Cut neighbouring rows into batches of at most `most` tokens; a longer row is a batch of its own.
+
+    With `padded` the rows must be of rising length, and each counts as much as the longest of its batch.
+    """
     batches, start, total = [], 0, 0
     for row, count in enumerate(tokens):
-        if row > start and total + count > most:
+        larger = (row - start + 1) * count if padded else total + count
+        if row > start and larger > most:
             batches.append(range(start, row))
-            start, total = row, 0
-        total += count
+            start, larger = row, count
+        total = larger
     return [*batches, range(start, len(tokens))] if tokens else []
 
 

@@ -14,7 +14,7 @@ from cong.data import MARGINS
 from cong.graph.journal import replace_text
 from cong.training.blocks import BlockCollator
 from cong.training.raven import easy_loss, moved, raven_loss
-from cong.training.trainers import CachedReferenceTrainer, note, refuse_experts
+from cong.training.trainers import CachedReferenceTrainer, note, refuse_experts, token_logps
 
 NAME = "weights/{}"
 """Of a member's weight in a point of the curve, counted from 1."""
@@ -56,7 +56,8 @@ class CommitteeTrainer(CachedReferenceTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        chosen, rejected = _response_sums(model, inputs).chunk(2)
+        logps = token_logps(model, inputs, scored=inputs["completion_mask"].bool()).sum(dim=1)
+        chosen, rejected = logps.chunk(2)
         ratios = (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
         note(self, **{"logps/chosen": chosen, "logps/rejected": rejected, "rewards/margins": self.beta * ratios})
         given = {"ratios": ratios, "margins": inputs[MARGINS], "beta": self.beta}
@@ -83,14 +84,6 @@ class CommitteeTrainer(CachedReferenceTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         named = {NAME.format(number): weight for number, weight in enumerate(self.committee.tolist(), start=1)}
         super().log(logs | named, start_time)
-
-
-def _response_sums(model: Any, inputs: Any) -> torch.Tensor:
-    """Return the log-probabilities of all responses, the chosen ones first."""
-    ids, attended = inputs["input_ids"], inputs["attention_mask"]
-    labels = ids.masked_fill(inputs["completion_mask"] == 0, -100)
-    output = model(input_ids=ids, attention_mask=attended, labels=labels, use_cache=False, fused_lm_head=True)
-    return output.log_probs.float().sum(dim=1)
 
 
 class _Members(TrainerCallback):

@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar
 
 from cong.errors import NothingLeft
@@ -205,6 +204,8 @@ class Finetune(Stage):
         model = read_architecture(job.model / "config.json")
         if model is None:
             return job
-        need = partial(self._need, model, longest=longest)
-        total = lambda execution, checkpointing: need(execution, checkpointing=checkpointing).total  # noqa: E731
-        return fitted(job, longest=longest, need=total)
+
+        def need(execution: Resources, checkpointing: bool) -> float:
+            return self._need(model, execution, longest=longest, checkpointing=checkpointing).total
+
+        return fitted(job, longest=longest, need=need)

@@ -1,6 +1,7 @@
 """A frozen pass over rows in parts: each process computes its share, and a killed pass goes on at what is missing."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cong.data import Row, write_rows
@@ -41,6 +42,16 @@ def compute_parts(
         if rank == 0:
             seen = min((len(paths) - len(missing) + done + 1) * size, len(rows))
             write_progress(progress, done=seen, total=len(rows), unit=unit)
+
+
+@contextlib.contextmanager
+def frozen_pass(resources: Resources) -> Iterator[None]:
+    """Compute without gradients in the precision of the trainings, so that they begin where the frozen model is."""
+    import torch
+
+    mixed = resources.hardware.dtype == "bfloat16" and resources.training.deepspeed == "none"
+    with torch.no_grad(), torch.autocast(resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
+        yield
 
 
 def _place(resources: Resources) -> tuple[int, int, str]:

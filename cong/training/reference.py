@@ -19,7 +19,7 @@ from cong.graph.work import Work
 from cong.models import Model, architecture_of, check_model, largest, memory, model_dir
 from cong.models.work import FORWARD, ROW_TOKENS, arithmetic_seconds
 from cong.training.launch import launch
-from cong.training.parts import Compute, compute_parts
+from cong.training.parts import Compute, compute_parts, frozen_pass
 from cong.training.rows import preference_rows
 
 if TYPE_CHECKING:
@@ -162,15 +162,13 @@ def pair_logprobs(
 
     The trainer's own collator and precision, so that training begins at a margin of zero.
     """
-    import torch
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     lists = [{name: ids.tolist() for name, ids in pair.items() if name != "prompt_id"} for pair in pairs]
     collator = DataCollatorForPreference(pad_token_id=pad_token(tokenizer))
     batch = {name: tensor.to(model.device) for name, tensor in collator(lists).items()}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    mixed = resources.hardware.dtype == "bfloat16" and resources.training.deepspeed == "none"
-    with torch.no_grad(), torch.autocast(resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
+    with frozen_pass(resources):
         output = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
         )

@@ -23,8 +23,9 @@ from cong.graph.stage import Context
 from cong.graph.work import Usage, Work
 from cong.models import Model, architectures_of, check_model, largest, memory, model_dir
 from cong.models.work import FORWARD, RESPONSE_TOKENS, ROW_TOKENS, arithmetic_seconds
+from cong.training.blocks import neighbours
 from cong.training.launch import launch
-from cong.training.parts import Compute, compute_parts
+from cong.training.parts import Compute, compute_parts, frozen_pass
 from cong.training.reference import FrozenPass, pad_token
 from cong.training.rows import TokenRows, completion_rows
 from cong.training.wspo import KEY, Key, check_sums, response_key, response_tokens
@@ -228,21 +229,11 @@ def _looker(job: TopJob, device: str) -> Compute:
         tokens = completion_rows(tokenizer, rows, max_length=job.max_length, keep=KEY)
         made = [dict(zip(tokens.columns, values, strict=True)) for values in zip(*tokens.columns.values(), strict=True)]
         made.sort(key=lambda row: len(row["input_ids"]))
-        return [found for batch in _batches(made) for found in _rows(job, loaded, batch, tokenizer=tokenizer)]
+        batches = neighbours([len(row["input_ids"]) for row in made], most=MOST_TOKENS, padded=True)
+        parts = (made[rows.start : rows.stop] for rows in batches)
+        return [found for part in parts for found in _rows(job, loaded, part, tokenizer=tokenizer)]
 
     return look
-
-
-def _batches(rows: list[Row]) -> Iterator[list[Row]]:
-    """Neighbouring rows of rising length, at most `MOST_TOKENS` with padding; a longer one stands alone."""
-    batch: list[Row] = []
-    for row in rows:
-        if batch and (len(batch) + 1) * len(row["input_ids"]) > MOST_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _rows(job: TopJob, models: list[Any], rows: list[Row], *, tokenizer: Any) -> Iterator[Row]:
@@ -253,8 +244,7 @@ def _rows(job: TopJob, models: list[Any], rows: list[Row], *, tokenizer: Any) ->
     lists = [{name: row[name].tolist() for name in ("input_ids", "labels")} for row in rows]
     collated = DataCollatorForLanguageModeling(pad_token(tokenizer))(lists)
     batch = {name: value.to(models[0].device) for name, value in collated.items()}
-    mixed = job.resources.hardware.dtype == "bfloat16" and job.resources.training.deepspeed == "none"
-    with torch.no_grad(), torch.autocast(job.resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
+    with frozen_pass(job.resources):
         passes = [top_logprobs(logits, weight=job.weight, k=job.k) for logits in _logits(models, batch)]
     found = [torch.cat(parts) for parts in zip(*passes, strict=True)]
     counts = [len(response_tokens(row["labels"])) for row in rows]

@@ -157,7 +157,7 @@ class PairTrainer(CachedReferenceTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         responses = inputs["completion_mask"].bool()
-        logps = _logps(model, inputs, scored=responses)
+        logps = token_logps(model, inputs, scored=responses)
         means = logps.sum(dim=1) / responses[:, 1:].sum(dim=1)
         chosen, rejected = means.chunk(2)
         loss = self._pair_loss(chosen=chosen, rejected=rejected).mean() * self.share_of(len(chosen))
@@ -204,7 +204,7 @@ class WeightedTrainer(CachedReferenceTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        logps = _logps(model, inputs, scored=inputs["completion_mask"].bool()).sum(dim=1)
+        logps = token_logps(model, inputs, scored=inputs["completion_mask"].bool()).sum(dim=1)
         chosen, rejected = logps.chunk(2)
         ratios = {"chosen": chosen - inputs["ref_chosen_logps"], "rejected": rejected - inputs["ref_rejected_logps"]}
         margins = self.beta * (ratios["chosen"] - ratios["rejected"])
@@ -213,7 +213,7 @@ class WeightedTrainer(CachedReferenceTrainer):
         return (inputs[WEIGHT] * self._pair_loss(**ratios)).mean() * self.share_of(len(chosen))
 
 
-def _logps(model: Any, inputs: Any, *, scored: torch.Tensor) -> torch.Tensor:
+def token_logps(model: Any, inputs: Any, *, scored: torch.Tensor) -> torch.Tensor:
     """Return the log-probabilities of all tokens but the first, zero where a token is not scored."""
     ids, attended = inputs["input_ids"], inputs["attention_mask"]
     labels = ids.masked_fill(~scored, -100)
@@ -252,7 +252,7 @@ class MatchingTrainer(CompletionTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         scored = inputs["labels"] != -100
-        policy, mask = _logps(model, inputs, scored=scored), scored[:, 1:]
+        policy, mask = token_logps(model, inputs, scored=scored), scored[:, 1:]
         if not self._per_token:
             policy, mask = policy.sum(dim=1, keepdim=True), mask.any(dim=1, keepdim=True)
         reference, weak_ratio = inputs["reference"], inputs["weak_ratio"]

@@ -28,7 +28,7 @@ from cong.models import Model, check_model, check_same_tokenizer, describe, mode
 from cong.training.finetune import Finetune
 from cong.training.job import TrainerFactory
 from cong.training.launch import launch
-from cong.training.parts import Compute, compute_parts
+from cong.training.parts import Compute, compute_parts, frozen_pass
 from cong.training.reference import PART, FrozenPass, pad_token
 from cong.training.rows import TokenRows, completion_rows
 
@@ -287,13 +287,11 @@ def _output(row: Row, logps: "np.ndarray", *, max_length: int) -> Row:
 
 def response_logps(model: Any, rows: list[Row], *, pad: int, resources: Resources) -> "list[np.ndarray]":
     """Return the log-probabilities of each row's response tokens, in the trainer's own layout and precision."""
-    import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     lists = [{name: row[name].tolist() for name in ("input_ids", "labels")} for row in rows]
     batch = {name: value.to(model.device) for name, value in DataCollatorForLanguageModeling(pad)(lists).items()}
-    mixed = resources.hardware.dtype == "bfloat16" and resources.training.deepspeed == "none"
-    with torch.no_grad(), torch.autocast(resources.hardware.device, dtype=torch.bfloat16, enabled=mixed):
+    with frozen_pass(resources):
         output = model(**batch, use_cache=False, fused_lm_head=True)
     scored = batch["labels"][:, 1:] != -100
     return [logps[mask].cpu().numpy() for logps, mask in zip(output.log_probs.float(), scored, strict=True)]
